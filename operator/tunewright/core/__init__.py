@@ -1,0 +1,1 @@
+"""Decisions: what a job's world looks like, what should happen next, and what status says. Pure."""
