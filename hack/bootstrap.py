@@ -90,7 +90,7 @@ def _digest(*files: Path) -> str:
 
 
 def check() -> None:
-    """Raises BootstrapError that names everything missing on this machine at once."""
+    """Names everything that is missing on this machine in one message (raises BootstrapError)."""
     if sys.version_info < OLDEST_PYTHON:
         needed = ".".join(map(str, OLDEST_PYTHON))
         raise BootstrapError(
@@ -344,9 +344,7 @@ def show_paths(name: str | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="bootstrap.py", description=__doc__.splitlines()[0] if __doc__ else ""
-    )
+    parser = argparse.ArgumentParser(prog="bootstrap.py", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     steps = {"check": check, "venv": venv, "cluster-binary": cluster_binary, "helm": helm, "all": everything}
     for command, function in steps.items():
@@ -362,6 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BootstrapError as error:
         print(f"bootstrap: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
