@@ -1,0 +1,1 @@
+"""The FineTuneJob API: the pydantic models are the one source of schema, rules, defaults and docs."""
