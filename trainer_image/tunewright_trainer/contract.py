@@ -131,6 +131,8 @@ class DatasetConfig(_Model):
     train: list[DatasetSource]
     validation: list[DatasetSource] = []
     validation_fraction: float | None = None
+    split_seed: int = 42
+    """Seed of the split by validation_fraction."""
     max_sequence_length: int = 2048
     packing: Literal["Auto", "Always", "Never"] = "Auto"
     loss_on: Literal["Auto", "Assistant", "Completion", "All"] = "Auto"
