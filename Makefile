@@ -31,15 +31,15 @@ check: venv ## Format, lint, types, layers, generated files, chart
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYTHONPATH=operator:trainer_image $(BIN)/lint-imports --no-logo
-	$(RUN) -m hack.generate --check
+	$(RUN) -m tunewright.api.crd --check
 	$(HELM) lint --strict --quiet charts/tunewright
 
 format: venv ## Format and mend what can be mended
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-generate: venv ## Write crds/ and the chart's copy anew from the API's models
-	$(RUN) -m hack.generate
+generate: venv ## Write crds/, the chart's copy and the reference page anew from the API's models
+	$(RUN) -m tunewright.api.crd
 
 lock: venv ## Resolve pyproject.toml anew into the three requirements locks
 	$(RUN) -m hack.lock
@@ -47,8 +47,7 @@ lock: venv ## Resolve pyproject.toml anew into the three requirements locks
 test: bootstrap ## All tests but the long sweeps: what CI runs
 	$(PYTEST) -m "not slow and not image" tests
 
-test-unit: venv ## Pure tests, seconds
-	@$(PYTHON) hack/bootstrap.py helm
+test-unit: bootstrap ## Pure tests and the chart, seconds
 	$(PYTEST) tests/unit
 
 test-trainer: venv ## Trainer tests on CPU: tiny models, real DeepSpeed ranks
