@@ -100,6 +100,29 @@ class Matches:
 
 
 @dataclass(frozen=True)
+class KeysMatch:
+    """Annotation of a map whose keys must match ``regex`` as a whole and stay short."""
+
+    regex: str
+    max_length: int
+    message: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        cel = f"self.all(k, k.size() <= {self.max_length} && k.matches(r'^(?:{self.regex})$'))"
+        return _add_rule(handler(schema), cel, self.message)
+
+    def _check(self, value: dict[str, Any]) -> dict[str, Any]:
+        if any(len(key) > self.max_length or not re.fullmatch(self.regex, key) for key in value):
+            raise rule_error(self.message)
+        return value
+
+
+@dataclass(frozen=True)
 class IntOrString:
     """Annotation of a field that may be written as a number or as a string, compared as a string.
 

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewright.api.base import Matches, ObjectName, Quantity, Rule, SpecModel
+from tunewright.api.base import KeysMatch, Matches, ObjectName, Quantity, Rule, SpecModel
 
 _LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
 _QUALIFIED = r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
-LabelKey = Annotated[str, Field(max_length=317)]
+LabelKeys = KeysMatch(_QUALIFIED, 317, "write keys as Kubernetes does: name or prefix/name")
 LabelValue = Annotated[
     str, Field(max_length=63), Matches(_LABEL_VALUE, "write a label value: letters, digits, '-', '_' and '.'")
 ]
@@ -58,7 +58,7 @@ class ComputeSpec(SpecModel):
     """Extended resource by which nodes offer their GPUs."""
     provisioner: Literal["Auto", "Existing"] = "Auto"
     """Who brings the nodes. Existing uses the nodes that are there; Auto chooses."""
-    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] | None = None
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32), LabelKeys] | None = None
     """Labels that the workers' nodes must have."""
     tolerations: Annotated[list[TolerationSpec], Field(max_length=32)] | None = None
     """Taints that the worker pods tolerate."""
@@ -133,10 +133,10 @@ class PodSecurityContextSpec(SpecModel):
 class PodTemplateSpec(SpecModel):
     """What all pods of the job carry."""
 
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] | None = None
+    labels: Annotated[dict[str, LabelValue], Field(max_length=32), LabelKeys] | None = None
     """Labels added to every pod."""
     annotations: (
-        Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None
+        Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32), LabelKeys] | None
     ) = None
     """Annotations added to every pod."""
     service_account_name: ObjectName | None = None

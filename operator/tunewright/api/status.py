@@ -6,11 +6,36 @@ operator can be rolled back below the version that wrote them.
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from tunewright.api.status_base import Bytes, Count, Figure, Sentence, ShortText, StatusModel, Time, Uri
+from tunewright.api.status_facts import DataStatus, EstimateStatus, ModelStatus, PlanStatus
+
+__all__ = [
+    "ATTEMPT_ENTRIES",
+    "CURVE_POINTS",
+    "TIMELINE_ENTRIES",
+    "AttemptStatus",
+    "Condition",
+    "CurveStatus",
+    "DataStatus",
+    "EstimateStatus",
+    "FineTuneJobStatus",
+    "MeasuredStatus",
+    "ModelStatus",
+    "NodesStatus",
+    "OutputStatus",
+    "Phase",
+    "PlanStatus",
+    "PreparedStatus",
+    "ProgressStatus",
+    "RestartsStatus",
+    "StatusModel",
+    "TimelineEntry",
+    "WorkersStatus",
+]
 
 CURVE_POINTS = 64
 TIMELINE_ENTRIES = 32
@@ -32,38 +57,6 @@ Phase = Literal[
 ]
 
 
-def _finite_or_none(value: Any) -> Any:
-    """JSON has no NaN: a figure that is none is left out."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Figure = Annotated[float | None, BeforeValidator(_finite_or_none)]
-Bytes = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
-ShortText = Annotated[str, Field(max_length=256)]
-Sentence = Annotated[str, Field(max_length=2048)]
-Uri = Annotated[str, Field(max_length=2048)]
-
-
-class StatusModel(BaseModel):
-    """Base of all status models."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-        extra="ignore",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
-
-    def dump(self) -> dict[str, Any]:
-        """As a plain camelCase dict without nulls, ready to be written."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
 class Condition(StatusModel):
     """A condition, as Kubernetes defines them."""
 
@@ -80,124 +73,6 @@ class Condition(StatusModel):
     """When status last changed."""
     observed_generation: Count | None = None
     """Generation of the spec that this was said about."""
-
-
-class EstimateStatus(StatusModel):
-    """What the planner expects the job to need."""
-
-    gpu_memory_bytes: Bytes | None = None
-    """Peak memory per GPU, in bytes."""
-    host_memory_bytes: Bytes | None = None
-    """Peak memory per worker pod, in bytes."""
-    disk_bytes: Bytes | None = None
-    """Space in the workspace, in bytes."""
-
-
-class PlanStatus(StatusModel):
-    """What the planner chose; frozen when first made, so that no operator upgrade changes a running job."""
-
-    spec_hash: ShortText | None = None
-    """Hash of everything in the spec that shapes the result."""
-    trainer_image: Annotated[str, Field(max_length=512)] | None = None
-    """Image of every pod of the job."""
-    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
-    """ZeRO stage."""
-    micro_batch: Count | None = None
-    """Sequences per rank and forward pass."""
-    gradient_accumulation: Count | None = None
-    """Forward passes per optimiser step; the global batch is micro-batch x accumulation x ranks."""
-    global_batch: Count | None = None
-    """Sequences per optimiser step over all ranks."""
-    world_size: Count | None = None
-    """Ranks of the job."""
-    nodes: Count | None = None
-    """Worker pods, one per node."""
-    processes_per_node: Count | None = None
-    """Ranks of each worker pod."""
-    gpus: Count | None = None
-    """GPUs of the job; 0 on CPUs."""
-    device: Literal["cuda", "cpu"] | None = None
-    """Where the ranks compute."""
-    precision: Literal["BF16", "FP16", "FP32"] | None = None
-    """Number format of the training."""
-    activation_checkpointing: bool | None = None
-    """Whether activations are recomputed in the backward pass."""
-    learning_rate: Figure = None
-    """Highest learning rate."""
-    epochs: Count | None = None
-    """Passes over the data; absent when steps are given."""
-    max_steps: Count | None = None
-    """Optimiser steps; absent when epochs are given."""
-    total_steps: Count | None = None
-    """Optimiser steps of the whole job."""
-    workspace: Uri | None = None
-    """Where checkpoints and prepared data are kept."""
-    estimated: EstimateStatus | None = None
-    """What the job is expected to need."""
-    reasons: Annotated[list[Sentence], Field(max_length=32)] | None = None
-    """Why each choice was made."""
-
-
-class ModelStatus(StatusModel):
-    """The model's facts, as the prepare step read them."""
-
-    architecture: ShortText
-    """Class name in config.json."""
-    parameters: Count
-    """Weights of the model."""
-    trainable_parameters: Count
-    """Weights that are trained."""
-    hidden_size: Count
-    """Width of the hidden states."""
-    layers: Count
-    """Transformer layers."""
-    attention_heads: Count
-    """Attention heads per layer."""
-    key_value_heads: Count
-    """Key-value heads per layer."""
-    intermediate_size: Count
-    """Width of the feed-forward layers."""
-    vocabulary_size: Count
-    """Tokens in the vocabulary."""
-    max_position_embeddings: Count
-    """Longest sequence in tokens that the model was made for."""
-    tied_embeddings: bool
-    """Whether the output head shares the embedding's weights."""
-    dtype: ShortText
-    """Number format of the stored weights."""
-    revision: ShortText | None = None
-    """Commit that an hf:// source was resolved to."""
-    size_bytes: Bytes
-    """Size of the weight files, in bytes."""
-    licence: ShortText | None = None
-    """Licence of the model, when it names one."""
-
-
-class DataStatus(StatusModel):
-    """The data's facts, as the prepare step read them."""
-
-    rows: Count
-    """Training rows."""
-    validation_rows: Count
-    """Rows held out for validation."""
-    tokens: Count
-    """Tokens of all training sequences, without padding."""
-    loss_tokens: Count
-    """Tokens that carry loss."""
-    truncated_rows: Count
-    """Rows that were longer than maxSequenceLength and were cut."""
-    sequences: Count
-    """Sequences per epoch: packed ones, or rows."""
-    sequence_length: Count
-    """Longest sequence in tokens."""
-    packed: bool
-    """Whether several rows share a sequence."""
-    format: ShortText
-    """Shape of the rows that was found."""
-    fingerprint: ShortText
-    """Digest of data, tokenizer, template and settings."""
-    warnings: Annotated[list[Sentence], Field(max_length=32)] = []
-    """What looked odd in the data."""
 
 
 class PreparedStatus(StatusModel):
@@ -236,6 +111,8 @@ class ProgressStatus(StatusModel):
     """When training will be done at this pace."""
     last_checkpoint_step: Count | None = None
     """Step of the newest checkpoint."""
+    attempt: Count | None = None
+    """Attempt that reported this."""
     updated_time: Time | None = None
     """When the trainer reported this."""
 
@@ -302,6 +179,12 @@ class AttemptStatus(StatusModel):
     """Why it ended."""
     message: Sentence | None = None
     """The same in a sentence, with rank and error."""
+    rank: Count | None = None
+    """Rank that failed."""
+    step: Count | None = None
+    """Last step that it reported."""
+    last_checkpoint_step: Count | None = None
+    """Step of the newest checkpoint at its end."""
     resumed_from_step: Count | None = None
     """Step of the checkpoint that it began with; absent for a fresh start."""
 
