@@ -1,0 +1,91 @@
+"""The operator's rights: no more than it uses, and told by the same names as the code uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.chart_rendering import EVERYTHING_ON, find, render
+from tunewright.cluster import resources
+
+Rule = dict[str, list[str]]
+
+
+def rules(kind: str, name: str = "tunewright", values: tuple[str, ...] = ()) -> list[Rule]:
+    found: list[Rule] = find(render(values), kind, name)["rules"]
+    return found
+
+
+def granted(values: tuple[str, ...] = ()) -> dict[str, set[str]]:
+    """Resource to verbs that the operator has in every namespace."""
+    verbs: dict[str, set[str]] = {}
+    for rule in rules("ClusterRole", values=values):
+        for resource in rule["resources"]:
+            verbs.setdefault(resource, set()).update(rule["verbs"])
+    return verbs
+
+
+@pytest.mark.parametrize("values", [(), EVERYTHING_ON], ids=["defaults", "on"])
+def test_no_wildcard_anywhere(values: tuple[str, ...]) -> None:
+    roles = [m for m in render(values) if m["kind"] in ("ClusterRole", "Role")]
+    assert roles
+    for role in roles:
+        for rule in role["rules"]:
+            words = [word for values_of_field in rule.values() for word in values_of_field]
+            assert not [word for word in words if "*" in word], role["metadata"]["name"]
+
+
+def test_secrets_are_never_listed_nor_written_outside_its_namespace() -> None:
+    assert granted()["secrets"] == {"get"}
+    assert "secrets" not in granted(("rbac.checkSecrets=false",))
+
+
+def test_nothing_that_would_let_it_become_someone_else() -> None:
+    """No pods made, no exec, no roles, no service accounts, no impersonation: a stolen token gains little."""
+    assert "create" not in granted()["pods"]
+    escalating = {
+        "pods/exec",
+        "pods/attach",
+        "serviceaccounts",
+        "serviceaccounts/token",
+        "roles",
+        "rolebindings",
+    }
+    escalating |= {"clusterroles", "clusterrolebindings", "users", "groups", "nodes/proxy"}
+    assert not escalating & set(granted())
+    verbs = set().union(*granted().values())
+    assert not verbs & {"impersonate", "bind", "escalate", "deletecollection"}
+
+
+def test_its_own_namespace_role_is_bound_to_names() -> None:
+    for rule in rules("Role"):
+        if rule["verbs"] != ["create"]:
+            assert rule["resourceNames"], rule
+
+
+def test_rules_name_resources_that_the_client_knows() -> None:
+    known = {(r.group, r.plural) for r in resources.ALL}
+    for rule in rules("ClusterRole") + rules("Role"):
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                assert (group, resource.split("/")[0]) in known
+
+
+def test_every_resource_of_the_client_has_a_rule() -> None:
+    named = {
+        (group, resource)
+        for rule in rules("ClusterRole") + rules("Role")
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert {(r.group, r.plural) for r in resources.ALL} <= named
+
+
+def test_users_roles_aggregate() -> None:
+    labels: dict[str, Any] = find(render(), "ClusterRole", "tunewright-view")["metadata"]["labels"]
+    assert labels["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    view = rules("ClusterRole", "tunewright-view")
+    assert {verb for rule in view for verb in rule["verbs"]} == {"get", "list", "watch"}
+    edit = rules("ClusterRole", "tunewright-edit")
+    assert not any("finetunejobs/status" in rule["resources"] for rule in edit)
