@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tunewright.api.immutable import immutability_rule
+from tunewright.api.immutable import immutability_rules
 from tunewright.api.reference import reference_page
 from tunewright.api.schema import Schema, structural_schema
 from tunewright.api.spec import FineTuneJobSpec
@@ -45,11 +45,11 @@ _COLUMNS = (
 
 
 def spec_schema() -> Schema:
-    """Structural schema of ``spec``, with the generated immutability rule."""
+    """Structural schema of ``spec``, with the generated immutability rules."""
     schema = structural_schema(FineTuneJobSpec, defaults=True)
     schema["x-kubernetes-validations"] = [
         *schema.get("x-kubernetes-validations", []),
-        immutability_rule(schema, MUTABLE),
+        *immutability_rules(schema, MUTABLE),
     ]
     return schema
 

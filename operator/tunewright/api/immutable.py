@@ -1,29 +1,30 @@
-"""The rule that holds a spec as it was created, generated from the schema so that no field is forgotten."""
+"""The rules that hold a spec as it was created, generated from the schema so that no field is forgotten."""
 
 from __future__ import annotations
 
 from tunewright.api.schema import Schema
 
-ADVICE = (
-    "can't be changed after creation, only spec.lifecycle can:"
+MESSAGE = (
+    "spec.{name} can't be changed after creation, only spec.lifecycle can:"
     " delete the job and create it again, or create another with a new name"
 )
 
 
-def immutability_rule(spec: Schema, mutable: frozenset[str]) -> dict[str, str]:
-    """A validation for the ``spec`` schema: refuses changes outside ``mutable`` and names what changed."""
+def immutability_rules(spec: Schema, mutable: frozenset[str]) -> list[dict[str, str]]:
+    """Validations for the ``spec`` schema: one per field outside ``mutable``, so that the answer names it.
+
+    They stand at ``spec``, since a rule on the field itself would not see it come or go.
+    """
     required = spec.get("required", [])
-    fixed = {
-        name: _unchanged(schema, name, optional=name not in required)
+    return [
+        {
+            "rule": _unchanged(schema, name, optional=name not in required),
+            "message": MESSAGE.format(name=name),
+            "fieldPath": f".{name}",
+        }
         for name, schema in spec["properties"].items()
         if name not in mutable
-    }
-    changed = ", ".join(f"{condition} ? '' : 'spec.{name}'" for name, condition in fixed.items())
-    return {
-        "rule": " && ".join(fixed.values()),
-        "message": f"the spec {ADVICE}",
-        "messageExpression": f"[{changed}].filter(name, name != '').join(', ') + \" {ADVICE}\"",
-    }
+    ]
 
 
 def _unchanged(schema: Schema, path: str, *, optional: bool) -> str:

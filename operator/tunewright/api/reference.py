@@ -60,7 +60,7 @@ def _fields(schema: Schema, prefix: str) -> Iterator[tuple[str, Schema, bool]]:
 
 def _row(path: str, field: Schema, required: bool) -> str:
     default = "required" if required else ""
-    if "default" in field and field["default"] != {}:
+    if "default" in field and field.get("type") != "object":
         default = f"`{_plain(field['default'])}`"
     description = field["description"].replace("\n", " ").replace("|", "\\|")
     return f"| `{path}` | {_type(field)} | {default} | {description} |"

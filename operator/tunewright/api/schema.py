@@ -111,12 +111,13 @@ class _Converter:
         if default is None:
             return
         if result.get("type") == "object":
-            # Members carry their own defaults; the empty object lets the server fill them in.
-            default = {}
-            if not any("default" in member for member in result.get("properties", {}).values()):
+            # Spelt out, not {}: the server judges a default by the rules before it fills in the members'.
+            members = result.get("properties", {}).items()
+            default = {name: member["default"] for name, member in members if "default" in member}
+            if not default:
                 return
         if defaults:
             result["default"] = default
-        elif told and default != {}:
+        elif told:
             text = default if isinstance(default, str) else json.dumps(default)
             result["description"] = f"{result['description']} Default: {text}."
