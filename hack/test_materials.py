@@ -1,4 +1,4 @@
-"""Small real materials for tests and demos: questions and answers as chats, and a tiny model with a tokenizer.
+"""Small real materials for tests and demos: questions and answers as chats, a tiny model, a tokenizer.
 
 The text is the Zaragoza construction FAQ (CC-BY-4.0), 503 questions and answers about building, fetched as
 a Python package. Nothing of it is committed.

@@ -47,7 +47,7 @@ class Ticker:
 def human_bytes(size_bytes: int) -> str:
     """``1536`` as ``1.5 KiB``."""
     size, unit = float(size_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the last unit is used after the loop
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break
         size /= 1024

@@ -1,4 +1,4 @@
-"""Where things lie: turns the URIs of a TrainerConfig into paths of this pod, and names the workspace's parts.
+"""Where things lie: URIs of a TrainerConfig as paths of this pod, and the parts of a workspace.
 
 TrainerConfig holds URIs only; which path a claim, secret or ConfigMap is mounted at comes by environment.
 """
