@@ -1,0 +1,148 @@
+"""The informers that the operator runs, and which job a change in any of them concerns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from tunewright.cluster import strip
+from tunewright.cluster.client import Client
+from tunewright.cluster.informer import Informer
+from tunewright.cluster.resources import CONFIGMAPS, FINETUNEJOBS, JOBS, NODES, PODS, SERVICES, Resource
+from tunewright.cluster.store import Store
+from tunewright.core import names
+from tunewright.core.model import Manifest
+
+JobKey = tuple[str, str]
+"""Namespace and name of a FineTuneJob."""
+
+
+class Caches:
+    """FineTuneJobs, and everything that belongs to one: Jobs, Pods, Services, ConfigMaps; and all Nodes.
+
+    ``enqueue`` is called with the key of each job whose world changed. Run :meth:`run` as a task.
+    """
+
+    def __init__(
+        self, client: Client, enqueue: Callable[[JobKey], None], namespace: str | None = None
+    ) -> None:
+        self._enqueue = enqueue
+        children = names.LABEL_JOB_UID
+        self.jobs = Informer(
+            client,
+            FINETUNEJOBS,
+            namespace=namespace,
+            strip=strip.whole,
+            indexers={"uid": _uid},
+            on_change=self._job_changed,
+            notify_on_resync=True,
+        )
+        self.child_jobs = Informer(
+            client,
+            JOBS,
+            namespace=namespace,
+            label_selector=children,
+            strip=strip.job,
+            indexers={"job": _job_uid},
+            on_change=self._child_changed,
+        )
+        self.pods = Informer(
+            client,
+            PODS,
+            namespace=namespace,
+            label_selector=children,
+            strip=strip.pod,
+            indexers={"job": _job_uid, "uid": _uid, "node": _node_name},
+            on_change=self._child_changed,
+        )
+        self.services = self._metadata_informer(client, SERVICES, namespace)
+        self.config_maps = self._metadata_informer(client, CONFIGMAPS, namespace)
+        self.nodes = Informer(client, NODES, strip=strip.node, on_change=self._node_changed)
+        self.all: Mapping[str, Informer] = {
+            informer.resource.plural: informer
+            for informer in (
+                self.jobs, self.child_jobs, self.pods, self.services, self.config_maps, self.nodes
+            )
+        }  # fmt: skip
+
+    async def run(self) -> None:
+        """Keep all caches up to date until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for plural, informer in self.all.items():
+                group.create_task(informer.run(), name=f"informer of {plural}")
+
+    async def synced(self) -> None:
+        """Wait until each cache has been filled once."""
+        for informer in self.all.values():
+            await informer.synced.wait()
+
+    def seen(self, resource: Resource, manifest: Manifest) -> None:
+        """Take in an object from elsewhere: the answer to a write, or kopf's watch."""
+        if resource.plural in self.all:
+            self.all[resource.plural].store.upsert(manifest)
+
+    def gone(self, resource: Resource, manifest: Manifest) -> None:
+        """Take out an object that is known to be gone."""
+        if resource.plural in self.all:
+            self.all[resource.plural].store.remove(manifest)
+
+    def job_of(self, uid: str) -> Manifest | None:
+        """The FineTuneJob with this uid."""
+        return next(iter(self.jobs.store.by_index("uid", uid)), None)
+
+    def _metadata_informer(self, client: Client, resource: Resource, namespace: str | None) -> Informer:
+        return Informer(
+            client,
+            resource,
+            namespace=namespace,
+            label_selector=names.LABEL_JOB_UID,
+            metadata_only=True,
+            strip=strip.metadata,
+            indexers={"job": _job_uid},
+            on_change=self._child_changed,
+        )
+
+    def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        job = new or old
+        if job is not None:
+            self._enqueue((job["metadata"]["namespace"], job["metadata"]["name"]))
+
+    def _child_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if old is not None and new is not None and strip.unchanged(old, new):
+            return
+        uids = {uid for manifest in (old, new) if manifest is not None for uid in _job_uid(manifest)}
+        self._enqueue_uids(uids)
+
+    def _node_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if old is not None and new is not None and strip.unchanged(old, new):
+            return
+        node = new or old
+        if node is not None:
+            pods = self.pods.store.by_index("node", node["metadata"]["name"])
+            self._enqueue_uids({uid for pod in pods for uid in _job_uid(pod)})
+
+    def _enqueue_uids(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            self._job_changed(None, self.job_of(uid))
+
+
+def informer_stores(caches: Caches) -> Mapping[str, Store]:
+    """The stores by plural, for those who only read."""
+    return {plural: informer.store for plural, informer in caches.all.items()}
+
+
+def _uid(manifest: Manifest) -> Iterable[str]:
+    return (manifest["metadata"]["uid"],)
+
+
+def _job_uid(manifest: Manifest) -> Iterable[str]:
+    """By owner where the owner is the FineTuneJob itself, else by label: a Pod's owner is a batch Job."""
+    metadata = manifest["metadata"]
+    owners = {o["uid"] for o in metadata.get("ownerReferences") or () if o.get("kind") == names.KIND}
+    label = (metadata.get("labels") or {}).get(names.LABEL_JOB_UID)
+    return owners or ({label} if label else ())
+
+
+def _node_name(manifest: Manifest) -> Iterable[str]:
+    name = (manifest.get("spec") or {}).get("nodeName")
+    return (name,) if name else ()
