@@ -57,14 +57,6 @@ class BatchSpec(SpecModel):
     micro: MicroBatch = "Auto"
     """Sequences per rank and forward pass. Auto takes what fits in memory."""
 
-    RULES = (
-        Rule(
-            "string(self.micro) == 'Auto' || self.global % int(string(self.micro)) == 0",
-            lambda b: b.micro == "Auto" or b.global_size % b.micro == 0,
-            "training.batch.global must be a multiple of training.batch.micro",
-        ),
-    )
-
 
 class EvaluationSpec(SpecModel):
     """When the validation loss is measured."""
