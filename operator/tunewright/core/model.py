@@ -57,6 +57,8 @@ class ProgressReport:
 
     received_at: str
     """RFC 3339, whole seconds."""
+    advanced_at: str
+    """When a post first told of the newest step: a hung gang may go on posting."""
     pod_uid: str
     percent: int | None = None
     remaining_seconds: int | None = None
@@ -81,6 +83,7 @@ class World:
     references: Mapping[str, bool] = field(default_factory=dict)
     """``secret/<name>``, ``persistentvolumeclaim/<name>``, ``configmap/<name>``: does it exist?"""
     progress: ProgressReport | None = None
-    history: tuple[tuple[int, float, float | None], ...] = ()
-    """(step, loss, eval loss) points of accepted posts not yet in status.curve."""
-    namespace_terminating: bool = False
+    history: tuple[tuple[int, float | None, float | None], ...] = ()
+    """(step, loss, eval loss) points of the current attempt's newest posts, in order."""
+    seconds_since_status_write: float | None = None
+    """Age of this operator's newest write of the job's status; None when it wrote none yet."""

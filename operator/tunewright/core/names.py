@@ -61,7 +61,7 @@ def prepare_config(job: str) -> str:
 
 
 def train_config(job: str, attempt: int) -> str:
-    """Name of the ConfigMap with an attempt's TrainerConfig (export reads the last one)."""
+    """Name of the ConfigMap with an attempt's TrainerConfig; export reads the last one."""
     return f"{job}-a{attempt}"
 
 

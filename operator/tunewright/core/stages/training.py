@@ -1,0 +1,216 @@
+"""A worker Job under way or done: what its pods wait for, how far it is, whether it still moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from tunewright.core import attempts, curve, pods
+from tunewright.core.failures import ADVICE, Blame, Verdict, judge
+from tunewright.core.lifecycle import CHECKPOINTED, NODES_READY, Phase
+from tunewright.core.observe import ObservedJob
+from tunewright.core.outcome import Context, Outcome, clock, outcome
+from tunewright.core.stages.planning import data_ready_note
+from tunewright_trainer.contract import TrainResult
+
+_NEVER_STARTS = ("ImagePullFailed", "ContainerConfigInvalid")
+
+Notes = dict[str, tuple[str, str, str]]
+
+
+def in_flight(context: Context, job: ObservedJob, number: int) -> Outcome:
+    """Where a running attempt is."""
+    context = _counted(context, job)
+    ending = judge(job, frozenset())
+    if ending is not None:
+        return outcome(
+            context,
+            Phase.RESTARTING,
+            ending.reason,
+            f"{ending.message} Waiting for the other pods to stop.",
+            warning=True,
+        )
+    context, requeue = _with_progress(context, job, number)
+    requeue = _sooner(requeue, _seconds_to_deadline(context, number))
+    wait = pods.waiting(job, context.spec.compute.nodes)
+    notes: Notes = data_ready_note(context) | _notes(context, wait)
+    if wait is not None:
+        return _waiting(context, wait, requeue, notes)
+    progress = context.status.get("progress") or {}
+    if context.settings.progress_url and progress.get("attempt") != number:
+        message = f"All {context.spec.compute.nodes} worker pods run; the ranks load the model and the data."
+        return outcome(
+            context, Phase.STARTING, "LoadingModel", message, requeue_after_seconds=requeue, notes=notes
+        )
+    return outcome(
+        context, Phase.RUNNING, "Training", _how_far(progress), requeue_after_seconds=requeue, notes=notes
+    )
+
+
+def completed(context: Context, job: ObservedJob) -> Context:
+    """Training is done: keep what rank 0 measured."""
+    result = next(
+        (
+            pod.end.answer
+            for pod in job.pods
+            if pod.end and isinstance(pod.end.answer, TrainResult) and pod.end.answer.rank == 0
+        ),
+        None,
+    )
+    context = context.learned(
+        attempts=attempts.closed(context.status, context.now, None, attempts.COMPLETED),
+        workers=None,
+        nodes=None,
+    )
+    points = context.world.history
+    if result is not None:
+        points = (*points, (result.step, result.loss, result.eval_loss))
+        context = context.learned(
+            measured=_measured(context, result),
+            progress=_final_progress(context.status.get("progress") or {}, result),
+        )
+    return context.learned(curve=curve.merged_curve(context.status.get("curve") or {}, points))
+
+
+def stalled(context: Context, job: ObservedJob) -> Verdict | None:
+    """Whether the attempt makes no step any more, or never will."""
+    deadline = context.spec.lifecycle.progress_deadline_seconds
+    attempt = attempts.last(context.status)
+    assert attempt is not None
+    wait = pods.waiting(job, context.spec.compute.nodes)
+    if wait is not None and wait.reason not in _NEVER_STARTS:
+        return None
+    report = context.world.progress
+    advanced = curve.last_advance(context.status, attempt["startedAt"], report)
+    if advanced is None or context.now - advanced < timedelta(seconds=deadline):
+        return None
+    if wait is not None:
+        return Verdict(wait.reason, Blame.USER, wait.message)
+    if not context.settings.progress_url:
+        return None
+    step = (context.status.get("progress") or {}).get("step")
+    where = f"after step {step}" if step is not None else "before the first step"
+    return Verdict(
+        "ProgressStalled",
+        Blame.SOFTWARE,
+        f"No rank advanced {where} for {deadline} s (since {clock(advanced)}).",
+        ADVICE["ProgressStalled"],
+        step=step,
+    )
+
+
+def _counted(context: Context, job: ObservedJob) -> Context:
+    desired = context.spec.compute.nodes
+    return context.learned(
+        workers={
+            "desired": desired,
+            "ready": sum(pod.phase == "Running" and pod.ready for pod in job.pods),
+            "failed": sum(pod.phase == "Failed" for pod in job.pods),
+        },
+        nodes={"desired": desired, "ready": sum(pod.node is not None for pod in job.pods)},
+    )
+
+
+def _waiting(context: Context, wait: pods.Wait, requeue: float | None, notes: Notes) -> Outcome:
+    phase = Phase.PROVISIONING if wait.nodes and wait.reason else Phase.STARTING
+    return outcome(
+        context,
+        phase,
+        wait.reason or "Starting",
+        wait.message,
+        requeue_after_seconds=requeue,
+        warning=bool(wait.reason),
+        notes=notes,
+    )
+
+
+def _with_progress(context: Context, job: ObservedJob, number: int) -> tuple[Context, float | None]:
+    """The context with the newest report taken in, if it is due; and when the next look is."""
+    report = context.world.progress
+    if report is None or report.pod_uid not in {pod.uid for pod in job.pods}:
+        return context, None
+    stored: Mapping[str, Any] = context.status.get("progress") or {}
+    every = context.settings.progress_status_seconds
+    first = stored.get("attempt") != number
+    if not first and not curve.progress_due(stored, report, every):
+        return context, (every if report.received_at != stored.get("updatedTime") else None)
+    ranks = context.spec.compute.world_size()
+    context = context.learned(
+        progress=curve.progress_status(stored, report, number, ranks),
+        curve=curve.merged_curve(context.status.get("curve") or {}, context.world.history),
+    )
+    resumed = report.values.get("resumed_from_step")
+    if resumed is not None:
+        newest = {**context.status["attempts"][-1], "resumedFromStep": resumed}
+        context = context.learned(attempts=[*context.status["attempts"][:-1], newest])
+    return context, every
+
+
+def _notes(context: Context, wait: pods.Wait | None) -> Notes:
+    notes: Notes = {}
+    nodes = context.spec.compute.nodes
+    if wait is None or not wait.nodes:
+        notes[NODES_READY] = ("True", "NodesReady", f"All {nodes} worker pods have a node.")
+    elif wait.reason:
+        notes[NODES_READY] = ("False", wait.reason, wait.message)
+    step = (context.status.get("progress") or {}).get("lastCheckpointStep")
+    if step is not None:
+        notes[CHECKPOINTED] = ("True", "CheckpointSaved", f"The newest checkpoint is of step {step}.")
+    return notes
+
+
+def _how_far(progress: Mapping[str, Any]) -> str:
+    if "steps" not in progress:
+        return "The ranks train."
+    loss = f", loss {progress['loss']:.4g}" if "loss" in progress else ""
+    end = (
+        f", done about {progress['estimatedCompletionTime']}" if "estimatedCompletionTime" in progress else ""
+    )
+    return f"Step {progress['steps']}{loss}{end}."
+
+
+def _measured(context: Context, result: TrainResult) -> dict[str, Any]:
+    on_gpu = context.spec.compute.gpus_per_node > 0
+    gpus = context.spec.compute.nodes * context.spec.compute.gpus_per_node
+    seconds = result.train_seconds
+    measured = {
+        "peakGpuMemoryBytes" if on_gpu else "peakMemoryBytes": result.peak_memory_bytes,
+        "gpuSeconds": gpus * seconds if on_gpu and seconds is not None else None,
+        "trainSeconds": seconds,
+        "tokens": result.tokens,
+        "trainableParameters": result.trainable_parameters,
+        "totalParameters": result.total_parameters,
+        "finalLoss": result.loss,
+        "finalEvalLoss": result.eval_loss,
+    }
+    return {key: value for key, value in measured.items() if value is not None}
+
+
+def _final_progress(stored: Mapping[str, Any], result: TrainResult) -> dict[str, Any]:
+    fresh = {
+        "step": result.step,
+        "totalSteps": result.total_steps,
+        "steps": f"{result.step}/{result.total_steps}",
+        "percent": 100,
+        "loss": result.loss,
+        "evalLoss": result.eval_loss,
+        "epoch": result.epoch,
+        "tokensPerSecond": result.tokens_per_second,
+    }
+    kept = {key: value for key, value in stored.items() if key != "estimatedCompletionTime"}
+    return {**kept, **{key: value for key, value in fresh.items() if value is not None}}
+
+
+def _seconds_to_deadline(context: Context, number: int) -> float:
+    """When to look again though nothing happens: progressDeadlineSeconds after the last step."""
+    attempt = attempts.last(context.status) or {}
+    advanced = curve.last_advance(context.status, attempt.get("startedAt", ""), context.world.progress)
+    deadline = context.spec.lifecycle.progress_deadline_seconds
+    passed = (context.now - advanced).total_seconds() if advanced else 0.0
+    return max(1.0, deadline - passed)
+
+
+def _sooner(first: float | None, second: float | None) -> float | None:
+    given = [seconds for seconds in (first, second) if seconds is not None]
+    return min(given) if given else None
