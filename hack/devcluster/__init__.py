@@ -1,0 +1,1 @@
+"""A whole Kubernetes on one machine without containers, for development and tests."""
