@@ -1,6 +1,6 @@
 """The one writer: carries out a plan, in an order in which a crash after any step loses nothing.
 
-    finalizer ─► creates ─► deletes ─► status ─► deletion of the job itself ─► finalizer away ─► events
+    finalizer ─► creates ─► deletes ─► status ─► finalizer away ─► deletion of the job ─► events
 
 Every step may be repeated: creates have deterministic names, deletes carry uids, status and finalizer
 carry the resource version. The first step that fails ends the execution; the next reconcile sees what was
@@ -69,10 +69,10 @@ class Applier:
             await self._delete(deletion)
         if plan.status is not None:
             current = await self._write_status(current, plan.status)
-        if plan.delete_self:
-            await self._delete_self(job)
         if plan.remove_finalizer:
             await self._remove_finalizer(current)
+        if plan.delete_self:
+            await self._delete_self(job)
         for event in plan.events:
             self._recorder.record(job, event)
 

@@ -9,7 +9,6 @@ from tunewright.cluster import strip
 from tunewright.cluster.client import Client
 from tunewright.cluster.informer import Informer
 from tunewright.cluster.resources import CONFIGMAPS, FINETUNEJOBS, JOBS, NODES, PODS, SERVICES, Resource
-from tunewright.cluster.store import Store
 from tunewright.core import names
 from tunewright.core.model import Manifest
 
@@ -124,11 +123,6 @@ class Caches:
     def _enqueue_uids(self, uids: Iterable[str]) -> None:
         for uid in uids:
             self._job_changed(None, self.job_of(uid))
-
-
-def informer_stores(caches: Caches) -> Mapping[str, Store]:
-    """The stores by plural, for those who only read."""
-    return {plural: informer.store for plural, informer in caches.all.items()}
 
 
 def _uid(manifest: Manifest) -> Iterable[str]:

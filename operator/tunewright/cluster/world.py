@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from tunewright.api.spec import FineTuneJobSpec
+from tunewright.api.spec import parse_spec
 from tunewright.cluster.apply import Applier
 from tunewright.cluster.caches import Caches
 from tunewright.cluster.client import Client
 from tunewright.cluster.events import EventRecorder
-from tunewright.cluster.progress_memory import ProgressMemory
 from tunewright.cluster.reference_check import ReferenceCheck
 from tunewright.core import names
 from tunewright.core.model import Manifest, Plan, World
+from tunewright.core.progress import ProgressBook
 from tunewright.core.references import references
 
+MOST_STATUS_WRITES_REMEMBERED = 10_000
 TERMINATING_SECONDS = 60.0
 """How long a refused creation marks its namespace as going away. It may also have been re-created."""
 
@@ -30,14 +32,17 @@ class ClusterView:
         client: Client,
         caches: Caches,
         recorder: EventRecorder,
-        progress: ProgressMemory,
+        progress: ProgressBook,
+        *,
+        check_secrets: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._caches = caches
         self._progress = progress
         self._clock = clock
-        self._references = ReferenceCheck(client, clock)
+        self._references = ReferenceCheck(client, check_secrets=check_secrets, clock=clock)
         self._terminating: dict[str, float] = {}
+        self._status_written: OrderedDict[str, float] = OrderedDict()
         self._applier = Applier(
             client,
             recorder,
@@ -62,14 +67,21 @@ class ClusterView:
             services=tuple(_names(caches.services.store.by_index("job", uid))),
             nodes={node["metadata"]["name"]: node for node in caches.nodes.store},
             references=await self._references.check(namespace, _references_of(job)),
-            progress=self._progress.newest(uid),
-            history=self._progress.points_after(uid, job.get("status") or {}),
+            progress=self._progress.report(uid),
+            history=self._progress.points(uid),
+            seconds_since_status_write=self._seconds_since_status_write(uid),
             namespace_terminating=self._is_terminating(namespace),
         )
 
     async def execute(self, job: Manifest, plan: Plan) -> None:
         """Carry out ``plan``. Raises ApiError."""
         await self._applier.execute(job, plan)
+        if plan.status is not None:
+            uid = job["metadata"]["uid"]
+            self._status_written.pop(uid, None)
+            self._status_written[uid] = self._clock()
+            while len(self._status_written) > MOST_STATUS_WRITES_REMEMBERED:
+                self._status_written.popitem(last=False)
 
     def is_current_worker(self, namespace: str, name: str, pod_uid: str) -> bool:
         """Is this a pod of the newest attempt of the job ``name`` that has not ended? Only such a pod may
@@ -86,6 +98,10 @@ class ClusterView:
         ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         workers = self._caches.child_jobs.store.by_index("job", job["metadata"]["uid"])
         return not ended and _attempt(pod) == max(map(_attempt, workers), default=_attempt(pod))
+
+    def _seconds_since_status_write(self, uid: str) -> float | None:
+        written = self._status_written.get(uid)
+        return None if written is None else self._clock() - written
 
     def _mark_terminating(self, namespace: str) -> None:
         self._terminating[namespace] = self._clock()
@@ -111,6 +127,6 @@ def _attempt(manifest: Manifest) -> int:
 def _references_of(job: Manifest) -> tuple[str, ...]:
     """Objects that the spec names; none for a spec that can't be read, which the reconcile reports."""
     try:
-        return references(FineTuneJobSpec.model_validate(job.get("spec") or {}))
+        return references(parse_spec(job.get("spec") or {}))
     except ValidationError:
         return ()

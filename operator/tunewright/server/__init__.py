@@ -1,0 +1,1 @@
+"""What the operator serves: trainers' progress over TLS, metrics, health."""
