@@ -41,7 +41,7 @@ format: venv ## Format and mend what can be mended
 generate: venv ## Write crds/, the chart's copy and the reference page anew from the API's models
 	$(RUN) -m tunewright.api.crd
 
-lock: venv ## Resolve pyproject.toml anew into the three requirements locks
+lock: venv ## Resolve pyproject.toml anew into the requirements locks
 	$(RUN) -m hack.lock
 
 test: bootstrap ## All tests but the long sweeps: what CI runs

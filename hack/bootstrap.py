@@ -120,7 +120,7 @@ def venv() -> Path:
             return target
         shutil.rmtree(target, ignore_errors=True)
         step.run([sys.executable, "-m", "venv", str(target)])
-        _pip_install(step, target, _block_of_lock("uv"))
+        _pip_install(step, target, TOOL_LOCKS / "uv.txt")
         step.run(
             [str(target / "bin" / "uv"), "pip", "install", "--python", str(target / "bin" / "python")]
             + ["--require-hashes", "--no-deps", "-r", str(LOCK)],
@@ -191,20 +191,9 @@ def _venv_complete(target: Path) -> bool:
     return subprocess.run([str(python), "-c", ""], check=False, capture_output=True).returncode == 0
 
 
-def _block_of_lock(package: str) -> str:
-    """The lines of requirements.lock that pin ``package`` with its hashes."""
-    found = re.search(rf"^{re.escape(package)}==(?:.*\\\n)*.*\n?", LOCK.read_text(), re.MULTILINE)
-    if not found:
-        raise BootstrapError(f"{LOCK.name} does not pin {package}: run `make lock`")
-    return found.group()
-
-
-def _pip_install(step: _Step, target: Path, pins: str) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(pins)
-        file.flush()
-        pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--require-hashes", "--no-deps"]
-        step.run([*pip, "-r", file.name], _PIP_SETTINGS)
+def _pip_install(step: _Step, target: Path, lock: Path) -> None:
+    pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--require-hashes", "--no-deps"]
+    step.run([*pip, "-r", str(lock)], _PIP_SETTINGS)
 
 
 def _go(step: _Step) -> str:
@@ -225,7 +214,7 @@ def _go(step: _Step) -> str:
     if not _venv_complete(target):
         shutil.rmtree(target, ignore_errors=True)
         step.run([sys.executable, "-m", "venv", str(target)])
-        _pip_install(step, target, lock.read_text())
+        _pip_install(step, target, lock)
         (target / ".complete").touch()
     return str(target / "bin" / "go")
 

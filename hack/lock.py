@@ -1,4 +1,4 @@
-"""Resolves pyproject.toml into the three locks, so that one version of a library is used everywhere.
+"""Resolves pyproject.toml into the locks, so that one version of a library is used everywhere.
 
 requirements.lock is the development environment; the two images hold subsets of it. Hashes cover every
 file of a version, so a lock works on each Python and processor that the library is published for.
@@ -6,6 +6,7 @@ file of a version, so a lock works on each Python and processor that the library
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DEVELOPMENT = "requirements.lock"
 OPERATOR = "requirements-operator.lock"
 TRAINER = "requirements-trainer.lock"
+UV = "hack/locks/uv.txt"
+"""What installs the others, in the bootstrap and in the images."""
 
 _COMPILE = ["pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]
 _COMPILE += ["--python-version", "3.11"]
@@ -42,6 +45,10 @@ def main() -> int:
         needs.write("\n".join(project["optional-dependencies"]["trainer"]))
         needs.flush()
         compile_lock(TRAINER, [*same_versions, needs.name], upgrade)
+    lines = (ROOT / DEVELOPMENT).read_text()
+    block = re.search(r"^uv==(?:.*\\\n)*.*\n", lines, re.MULTILINE)
+    assert block is not None, "uv is a development dependency"
+    (ROOT / UV).write_text(block.group())
     return 0
 
 

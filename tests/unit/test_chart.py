@@ -10,6 +10,8 @@ import warnings
 import pytest
 import yaml
 
+import tunewright
+import tunewright_trainer
 from tests.unit.chart_rendering import (
     CHART,
     EVERYTHING_OFF,
@@ -84,6 +86,7 @@ def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == project["version"]
+    assert tunewright.__version__ == tunewright_trainer.__version__ == project["version"]
 
 
 def test_pod_meets_the_restricted_pod_security_standard() -> None:

@@ -85,7 +85,7 @@ def test_lock_has_hashes_and_no_addresses(lock: str) -> None:
 
 def test_images_hold_the_versions_that_are_tested() -> None:
     tested = pins("requirements.lock") | {"triton": pins("requirements-trainer.lock")["triton"]}
-    for lock in LOCKS[1:]:
+    for lock in (*LOCKS[1:], "hack/locks/uv.txt"):
         assert pins(lock).items() <= tested.items(), lock
 
 

@@ -108,13 +108,6 @@ def test_an_environment_without_its_marker_is_not_whole(tmp_path: Path) -> None:
     assert not bootstrap._venv_complete(tmp_path)
 
 
-def test_uv_is_installed_from_its_hashed_block_of_the_lock() -> None:
-    block = bootstrap._block_of_lock("uv")
-    assert block.startswith("uv==")
-    assert block.count("==") == 1
-    assert "--hash=sha256:" in block
-
-
 def test_env_prints_paths_that_a_shell_can_read(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     assert bootstrap.main(["env"]) == 0
     lines = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
