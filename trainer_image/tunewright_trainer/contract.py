@@ -286,6 +286,8 @@ class Facts(_Model):
     prepared_key: str
     model: ModelFacts
     data: DataFacts
+    adoptable: bool = False
+    """The destination already holds this spec's output, whole: export alone would adopt it."""
 
 
 class TrainResult(_Model):

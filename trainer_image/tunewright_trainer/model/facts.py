@@ -109,7 +109,9 @@ def mixes_packed_documents(config: Mapping[str, Any]) -> bool:
         return True
     model_type = str(text.get("model_type", config.get("model_type", "")))
     return bool(
-        re.search(r"mamba|rwkv|recurrent|jamba|bamba|zamba|qwen3_next|nemotron_h|falcon_h1|lfm2|xlstm", model_type)
+        re.search(
+            r"mamba|rwkv|recurrent|jamba|bamba|zamba|qwen3_next|nemotron_h|falcon_h1|lfm2|xlstm", model_type
+        )
     )
 
 
@@ -141,7 +143,9 @@ def _figure(text: Mapping[str, Any], name: str, keys: tuple[str, ...], folder: M
     if name == "max_position_embeddings":
         return 1 << 20  # models without a limit (ALiBi, state-space) leave it out
     raise TrainerError(
-        Reason.MODEL_INVALID, f"config.json of {folder.uri} gives no {keys[0]}.", "Use a complete model folder."
+        Reason.MODEL_INVALID,
+        f"config.json of {folder.uri} gives no {keys[0]}.",
+        "Use a complete model folder.",
     )
 
 

@@ -34,9 +34,7 @@ def count_parameters(tensors: Mapping[str, TensorInfo], *, tied_embeddings: bool
     return sum(t.elements for t in weights_of(tensors, tied_embeddings=tied_embeddings).values())
 
 
-def count_trainable(
-    tensors: Mapping[str, TensorInfo], method: MethodConfig, *, tied_embeddings: bool
-) -> int:
+def count_trainable(tensors: Mapping[str, TensorInfo], method: MethodConfig, *, tied_embeddings: bool) -> int:
     """Parameters that ``method`` trains.
 
     LoRA puts two matrices beside each targeted one, of rank x in and out x rank: rank x (in + out).

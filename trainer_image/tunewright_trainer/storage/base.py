@@ -39,6 +39,8 @@ class ModelFolder:
     """The base model's true name: ``org/name`` on a hub, else the URI."""
     revision: str | None = None
     """The hub's commit."""
+    complete: bool = True
+    """False while the weights may not be there yet."""
 
 
 class Store(Protocol):

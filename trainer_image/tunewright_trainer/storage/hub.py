@@ -60,7 +60,7 @@ class HubStore:
             wanted = self._wanted(names, DESCRIPTION_FILES + (WEIGHT_FILES if weights else ()))
             self._download("model", commit, wanted, partial)
             if not weights:
-                return self._folder(partial, commit)
+                return self._folder(partial, commit, complete=False)
             shutil.rmtree(partial / ".cache", ignore_errors=True)
             if not publish_folder(partial, final):
                 shutil.rmtree(partial, ignore_errors=True)
@@ -81,9 +81,9 @@ class HubStore:
         prefix = f"hf://{self._uri.host}/{self._repository.rsplit('/', 1)[-1]}"
         return [DataFile(folder / name, f"{prefix}/{name}") for name in wanted]
 
-    def _folder(self, path: Path, commit: str) -> ModelFolder:
+    def _folder(self, path: Path, commit: str, *, complete: bool = True) -> ModelFolder:
         inner = path / self._path if self._path else path
-        return ModelFolder(path=inner, uri=str(self._uri), name=self._repository, revision=commit)
+        return ModelFolder(inner, str(self._uri), self._repository, revision=commit, complete=complete)
 
     def _wanted(self, names: list[str], patterns: tuple[str, ...]) -> list[str]:
         prefix = f"{self._path}/" if self._path else ""

@@ -74,7 +74,7 @@ class VolumeStore:
         return files
 
     def _neighbours(self, path: Path) -> str:
-        """"; <folder> holds: a, b": the names next to what was looked for."""
+        """ "; <folder> holds: a, b": the names next to what was looked for."""
         parent = path.parent
         while not parent.is_dir() and parent != parent.parent:
             parent = parent.parent

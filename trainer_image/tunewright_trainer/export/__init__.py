@@ -1,0 +1,1 @@
+"""Export: brings a finished adapter or model from the workspace to its destination, verified."""
