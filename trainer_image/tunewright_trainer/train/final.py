@@ -1,0 +1,122 @@
+"""What training leaves for export: adapter or model, metrics and a manifest, whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from tunewright_trainer.checkpoint.manifest import FileRecord, record, wrong_hashes, wrong_sizes
+from tunewright_trainer.contract import TrainerConfig, TrainResult
+from tunewright_trainer.files import publish_folder, read_json, write_json
+from tunewright_trainer.train.consensus import Gang
+from tunewright_trainer.train.weights import check_adapter, check_finite, gathered, write_adapter
+from tunewright_trainer.versions import versions
+
+MANIFEST, METRICS = "manifest.json", "metrics.json"
+CURVE_POINTS = 256
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses by step. Evaluations are few and kept whole; the training loss is thinned to CURVE_POINTS."""
+
+    steps: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    eval_steps: list[int] = field(default_factory=list)
+    eval_loss: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, history: Sequence[Mapping[str, Any]]) -> Curve:
+        trained = [entry for entry in history if "loss" in entry and "learning_rate" in entry]
+        evaluated = [entry for entry in history if "eval_loss" in entry]
+        # Every n-th, but always the last: the end of a curve is what people look at.
+        every = max(1, -(-len(trained) // CURVE_POINTS))
+        kept = trained[::-1][::every][::-1]
+        return cls(
+            [int(entry["step"]) for entry in kept],
+            [float(entry["loss"]) for entry in kept],
+            [int(entry["step"]) for entry in evaluated],
+            [float(entry["eval_loss"]) for entry in evaluated],
+        )
+
+
+def finished(folder: Path, config: TrainerConfig) -> TrainResult | None:
+    """The result of a run that was finished before; None if ``folder`` is not whole or another spec's."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("spec_hash") != config.spec_hash:
+        return None
+    files = [FileRecord.model_validate(file) for file in manifest["files"]]
+    if wrong_sizes(folder, files) or wrong_hashes(folder, files):
+        return None
+    return TrainResult.model_validate(manifest["result"])
+
+
+def write(
+    model: PreTrainedModel | PeftModel,
+    folder: Path,
+    config: TrainerConfig,
+    result: TrainResult,
+    history: Sequence[Mapping[str, Any]],
+    gang: Gang,
+    attempt: int,
+) -> None:
+    """Write the finished weights. Collective under ZeRO-3; only rank 0 touches the disk.
+
+    Raises DeadAdapter or NaNLoss, before anything has its final name, if the weights are not worth keeping.
+    """
+    draft = folder.with_name(f".{folder.name}-a{attempt}.tmp")
+    if gang.rank == 0:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+    try:
+        _write_weights(model, draft, config, result.step, gang)
+        if gang.rank == 0:
+            _write_reports(draft, config, result, history)
+            # A folder without a whole manifest is a leftover; one of another spec is replaced on purpose.
+            shutil.rmtree(folder, ignore_errors=True)
+            publish_folder(draft, folder)
+    finally:
+        if gang.rank == 0:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_weights(
+    model: PreTrainedModel | PeftModel, draft: Path, config: TrainerConfig, step: int, gang: Gang
+) -> None:
+    if isinstance(model, PeftModel):
+        write_adapter(model, draft, gang, base=config.model.source.uri)
+        if gang.rank == 0:
+            tensors = load_file(draft / "adapter_model.safetensors")
+            check_adapter(tensors, step)
+            check_finite(tensors, step)
+        return
+    state = gathered(model, gang, trainable_only=False)
+    if gang.rank == 0:
+        check_finite(state, step)
+        model.save_pretrained(draft, state_dict=state, max_shard_size="4GB")
+
+
+def _write_reports(
+    draft: Path, config: TrainerConfig, result: TrainResult, history: Sequence[Mapping[str, Any]]
+) -> None:
+    figures = result.model_dump(exclude={"kind", "rank"}, exclude_none=True)
+    write_json(draft / METRICS, {**figures, "curve": asdict(Curve.of(history)), "versions": versions()})
+    files = [record(draft, path) for path in sorted(draft.rglob("*")) if path.is_file()]
+    manifest = {
+        "version": 1,
+        "job_uid": config.job_uid,
+        "spec_hash": config.spec_hash,
+        "method": config.method.type,
+        "base_model": config.model.source.uri,
+        "versions": versions(),
+        "result": result.model_dump(exclude_none=True),
+        "files": [file.model_dump() for file in files],
+    }
+    write_json(draft / MANIFEST, manifest)
