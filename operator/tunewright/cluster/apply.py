@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunewright.cluster.client import Client
-from tunewright.cluster.errors import AlreadyExists, Conflict, Forbidden, NotFound
+from tunewright.cluster.errors import AlreadyExists, Conflict, NotFound
 from tunewright.cluster.events import EventRecorder
 from tunewright.cluster.patch import merge_patch
 from tunewright.cluster.resources import BY_PLURAL, FINETUNEJOBS, Resource, of
@@ -39,7 +39,7 @@ class Applier:
     """Executes plans.
 
     ``seen`` and ``gone`` are told of every object as a write left it, so that caches need not wait for
-    the watch; ``namespace_terminating`` is told of namespaces that refuse new objects.
+    the watch.
     """
 
     def __init__(
@@ -49,13 +49,11 @@ class Applier:
         *,
         seen: Callable[[Resource, Manifest], None] = lambda resource, manifest: None,
         gone: Callable[[Resource, Manifest], None] = lambda resource, manifest: None,
-        namespace_terminating: Callable[[str], None] = lambda namespace: None,
     ) -> None:
         self._client = client
         self._recorder = recorder
         self._seen = seen
         self._gone = gone
-        self._namespace_terminating = namespace_terminating
 
     async def execute(self, job: Manifest, plan: Plan) -> None:
         """Carry out ``plan`` for ``job``, the object that it was made for. Raises ApiError; a NameTaken
@@ -106,10 +104,6 @@ class Applier:
         except AlreadyExists:
             await self._adopt(job, resource, child)
             return
-        except Forbidden as error:
-            if error.namespace_terminating:
-                self._namespace_terminating(child["metadata"]["namespace"])
-            raise
         log.info("created %s %s/%s", resource.kind, child["metadata"]["namespace"], child["metadata"]["name"])
         self._note(resource, stored)
 

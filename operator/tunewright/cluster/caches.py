@@ -19,13 +19,20 @@ JobKey = tuple[str, str]
 class Caches:
     """FineTuneJobs, and everything that belongs to one: Jobs, Pods, Services, ConfigMaps; and all Nodes.
 
-    ``enqueue`` is called with the key of each job whose world changed. Run :meth:`run` as a task.
+    ``enqueue`` is called with the key of each job whose world changed, ``on_job_gone`` with the uid of a
+    FineTuneJob that is no more. Run :meth:`run` as a task.
     """
 
     def __init__(
-        self, client: Client, enqueue: Callable[[JobKey], None], namespace: str | None = None
+        self,
+        client: Client,
+        enqueue: Callable[[JobKey], None],
+        *,
+        namespace: str | None = None,
+        on_job_gone: Callable[[str], None] = lambda uid: None,
     ) -> None:
         self._enqueue = enqueue
+        self._on_job_gone = on_job_gone
         children = names.LABEL_JOB_UID
         self.jobs = Informer(
             client,
@@ -102,6 +109,8 @@ class Caches:
         )
 
     def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            self._on_job_gone(old["metadata"]["uid"])
         job = new or old
         if job is not None:
             self._enqueue((job["metadata"]["namespace"], job["metadata"]["name"]))

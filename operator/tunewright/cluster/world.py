@@ -20,8 +20,6 @@ from tunewright.core.progress import ProgressBook
 from tunewright.core.references import references
 
 MOST_STATUS_WRITES_REMEMBERED = 10_000
-TERMINATING_SECONDS = 60.0
-"""How long a refused creation marks its namespace as going away. It may also have been re-created."""
 
 
 class ClusterView:
@@ -41,14 +39,12 @@ class ClusterView:
         self._progress = progress
         self._clock = clock
         self._references = ReferenceCheck(client, check_secrets=check_secrets, clock=clock)
-        self._terminating: dict[str, float] = {}
         self._status_written: OrderedDict[str, float] = OrderedDict()
         self._applier = Applier(
             client,
             recorder,
             seen=caches.seen,
             gone=caches.gone,
-            namespace_terminating=self._mark_terminating,
         )
 
     def job(self, namespace: str, name: str) -> Manifest | None:
@@ -59,18 +55,18 @@ class ClusterView:
         """Everything known about ``job``. Raises ApiError if references can't be looked up."""
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         caches = self._caches
+        child_jobs = caches.child_jobs.store.by_index("job", uid)
         return World(
             job=job,
-            jobs=tuple(caches.child_jobs.store.by_index("job", uid)),
+            jobs=tuple(child_jobs),
             pods=tuple(caches.pods.store.by_index("job", uid)),
             config_maps=tuple(_names(caches.config_maps.store.by_index("job", uid))),
             services=tuple(_names(caches.services.store.by_index("job", uid))),
             nodes={node["metadata"]["name"]: node for node in caches.nodes.store},
-            references=await self._references.check(namespace, _references_of(job)),
+            references=await self._references.check(namespace, _awaited(job, child_jobs)),
             progress=self._progress.report(uid),
             history=self._progress.points(uid),
             seconds_since_status_write=self._seconds_since_status_write(uid),
-            namespace_terminating=self._is_terminating(namespace),
         )
 
     async def execute(self, job: Manifest, plan: Plan) -> None:
@@ -103,16 +99,6 @@ class ClusterView:
         written = self._status_written.get(uid)
         return None if written is None else self._clock() - written
 
-    def _mark_terminating(self, namespace: str) -> None:
-        self._terminating[namespace] = self._clock()
-
-    def _is_terminating(self, namespace: str) -> bool:
-        marked = self._terminating.get(namespace)
-        if marked is not None and self._clock() - marked > TERMINATING_SECONDS:
-            del self._terminating[namespace]
-            return False
-        return marked is not None
-
 
 def _names(manifests: list[Manifest]) -> list[str]:
     return [manifest["metadata"]["name"] for manifest in manifests]
@@ -124,8 +110,11 @@ def _attempt(manifest: Manifest) -> int:
     return int(label) if label.isdecimal() else 0
 
 
-def _references_of(job: Manifest) -> tuple[str, ...]:
-    """Objects that the spec names; none for a spec that can't be read, which the reconcile reports."""
+def _awaited(job: Manifest, child_jobs: list[Manifest]) -> tuple[str, ...]:
+    """Objects that the spec names, while the job waits for them: once it has a child, its pods tell. None
+    for a spec that can't be read, which the reconcile reports."""
+    if child_jobs or (job.get("status") or {}).get("data"):
+        return ()
     try:
         return references(parse_spec(job.get("spec") or {}))
     except ValidationError:

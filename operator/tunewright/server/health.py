@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
@@ -15,17 +14,17 @@ LONGEST_INFORMER_SILENCE_SECONDS = 300.0
 
 
 class Health:
-    """``/healthz`` and ``/readyz``. ``tasks`` gives the tasks by name that must not end."""
+    """``/healthz`` and ``/readyz``. ``parts`` tells which parts of the process are alive, by name."""
 
     def __init__(
         self,
         caches: Caches,
         lag_seconds: Callable[[], float],
-        tasks: Callable[[], Mapping[str, asyncio.Task[object]]],
+        parts: Callable[[], Mapping[str, bool]],
     ) -> None:
         self._caches = caches
         self._lag_seconds = lag_seconds
-        self._tasks = tasks
+        self._parts = parts
         self.serving = False
         """Set when the servers are up and no shutdown has begun."""
 
@@ -39,7 +38,7 @@ class Health:
 
     def illnesses(self) -> list[str]:
         """Why a restart is needed; empty when it is not."""
-        reasons = [f"task {name} has ended" for name, task in self._tasks().items() if task.done()]
+        reasons = [f"{name} has ended" for name, alive in self._parts().items() if not alive]
         lag = self._lag_seconds()
         if lag > LONGEST_LAG_SECONDS:
             reasons.append(f"the event loop is {lag:.0f} s late")
