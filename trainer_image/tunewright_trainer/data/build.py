@@ -187,7 +187,7 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 def write_sequences(
     documents: ShardReader, split: Split, path: Path, *, sequence_length: int, packed: bool
 ) -> tuple[int, int]:
-    """Second pass: write a split's sequences to ``path``; returns their number and the longest one's tokens."""
+    """Second pass: write a split's sequences to ``path``; returns their number and the longest's tokens."""
     if packed:
         sequences = best_fit_decreasing(split.lengths, sequence_length)
     else:

@@ -1,4 +1,4 @@
-"""Names prepared data after all it depends on, so that the same data is never prepared twice, nor mistaken."""
+"""Names prepared data after all it depends on: the same is never made twice, none mistaken for another."""
 
 from __future__ import annotations
 

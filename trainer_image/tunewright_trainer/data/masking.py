@@ -16,8 +16,8 @@ LossOn = Literal["Assistant", "Completion", "All"]
 
 _CANNOT_TELL = (
     "the chat template renders turn {number} differently once others follow, so that the assistant's words "
-    "can't be told apart: set dataset.lossOn to Completion or All, or dataset.chatTemplate to a template with "
-    "{{% generation %}}"
+    "can't be told apart: set dataset.lossOn to Completion or All, or dataset.chatTemplate to a template "
+    "with {{% generation %}}"
 )
 
 
@@ -50,10 +50,8 @@ def _span(
 ) -> Span:
     """Where turn ``turn`` (from 0, the assistant's) lies in ``text``, its end-of-turn token included."""
     start = _start(template, chat, text, turn)
-    if turn == len(chat.messages) - 1:
-        end = len(text)
-    else:
-        end = _end(template, chat, text, turn, start)
+    is_last = turn == len(chat.messages) - 1
+    end = len(text) if is_last else _end(template, chat, text, turn, start)
     return start, _without_trailing_space(text, start, end, special_tokens)
 
 

@@ -1,4 +1,4 @@
-"""A prepared folder: made once for its key, whole or not there, found again by any job that needs the same."""
+"""A prepared folder: made once for its key, whole or not there, found by any job that needs the same."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def render_example(tokenizer: Tokenizer, ids: Ids, labels: Ids) -> str:
     with_loss = labels != IGNORED
     borders = [0, *(np.flatnonzero(np.diff(with_loss)) + 1).tolist(), len(ids)]
     parts = []
-    for begin, end in zip(borders, borders[1:], strict=False):
+    for begin, end in pairwise(borders):
         text = tokenizer.decode(ids[begin:end].tolist())
         parts.append(f"{LOSS_BEGIN}{text}{LOSS_END}" if with_loss[begin] else text)
     return shorten("".join(parts), EXAMPLE_CHARACTERS)

@@ -1,4 +1,4 @@
-"""Reads rows from JSON Lines, JSON, gzip and Parquet files; a bad row is told by its line and does not stop."""
+"""Reads rows from JSON Lines, JSON, gzip and Parquet; a bad row is told by its line and stops nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from tunewright_trainer.contract import Reason
 from tunewright_trainer.errors import TrainerError
@@ -57,7 +57,7 @@ def read_rows(file: DataFile) -> Iterator[Row | BadRow]:
 def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if compressed else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if compressed else path.open("rb")
 
 
 def _is_array(stream: IO[bytes], path: Path) -> bool:

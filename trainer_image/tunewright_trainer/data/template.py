@@ -77,7 +77,7 @@ class _Dict:
 class _Namespace(jinja2.utils.Namespace):
     """``namespace`` for templates without names that begin with an underscore, which lead to internals."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - so that namespace(self=…) works too
+    def __init__(*args: Any, **kwargs: Any) -> None:
         self, *positional = args
         attributes = dict(*positional, **kwargs)
         for name in attributes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunewright_trainer.checkpoint.manifest import FileRecord, wrong_hashes, wrong_sizes
 from tunewright_trainer.contract import Reason, TrainerConfig
-from tunewright_trainer.errors import TrainerError, from_os_error
+from tunewright_trainer.errors import TrainerError
 from tunewright_trainer.files import fsync, publish_folder, read_json
 from tunewright_trainer.locations import Locations
 
@@ -93,65 +96,63 @@ def check_destination(config: TrainerConfig, locations: Locations) -> bool:
     return damage(folder, manifest) is None
 
 
-def staging_folder(folder: Path, job_uid: str) -> Path:
-    """Where files wait inside a destination that can't be replaced as a whole.
+@contextmanager
+def staging(folder: Path, job_uid: str) -> Iterator[Path]:
+    """An empty folder on the destination's volume to put the output into; :func:`publish` brings it in place.
 
-    Its presence also tells that files without a manifest are this job's own, from an export cut short.
+    It lies beside the destination if that can be made in one rename, else hidden inside it.
     """
-    return folder / f".tunewright-{job_uid}"
+    replaceable = not folder.exists() or (not os.path.ismount(folder) and not any(folder.iterdir()))
+    stage = folder.with_name(f".{folder.name}.tunewright-{job_uid}") if replaceable else None
+    if stage is None or not _made_anew(stage):
+        stage = _inside(folder, job_uid)
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
-def publish(staged: Path, folder: Path, job_uid: str) -> None:
-    """Bring all files of ``staged`` to ``folder``, MANIFEST last.
+def publish(stage: Path, folder: Path) -> None:
+    """Bring all files of ``stage`` (from :func:`staging`) to ``folder``, MANIFEST last.
 
-    A destination that isn't there yet, or is empty, appears in one rename. Into one that holds other
-    things (the root of a claim, say) files are copied under a hidden name first, then renamed one by one:
-    a reader that waits for MANIFEST sees all or nothing. Raises DiskFull, StorageFailed.
+    A destination that isn't there yet, or is empty, appears in one rename. In one that holds other things
+    (the root of a claim, say) the files are renamed one by one: who waits for MANIFEST sees all or nothing.
     """
-    try:
-        if not folder.exists() or not any(folder.iterdir()):
-            beside = folder.with_name(f".{folder.name}.tunewright-{job_uid}")
-            if not os.path.ismount(folder) and _copied(staged, beside):
-                try:
-                    if publish_folder(beside, folder):
-                        return
-                finally:
-                    shutil.rmtree(beside, ignore_errors=True)
-        _publish_files(staged, folder, job_uid)
-    except OSError as error:
-        raise from_os_error(error, f"writing to {folder.name}") from error
-
-
-def _copied(staged: Path, beside: Path) -> bool:
-    """Whether ``staged`` could be copied to ``beside``: the folder above may not be ours to write to."""
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
-    except PermissionError:
-        return False
-    shutil.copytree(staged, beside, dirs_exist_ok=True)
-    return True
-
-
-def _publish_files(staged: Path, folder: Path, job_uid: str) -> None:
-    waiting = staging_folder(folder, job_uid)
-    shutil.rmtree(waiting, ignore_errors=True)
-    shutil.copytree(staged, waiting)
-    paths = [path for path in sorted(waiting.rglob("*")) if path.is_file()]
+    if stage.parent != folder:
+        if publish_folder(stage, folder):
+            return
+        raise FileExistsError(errno.EEXIST, f"{folder.name} was filled by someone else meanwhile")
+    paths = [path for path in sorted(stage.rglob("*")) if path.is_file()]
     for path in paths:
         fsync(path)
     (folder / MANIFEST).unlink(missing_ok=True)  # an old one must not vouch for half of the new files
     for path in sorted(paths, key=lambda path: path.name == MANIFEST):
-        target = folder / path.relative_to(waiting)
+        target = folder / path.relative_to(stage)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
     fsync(folder)
-    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _inside(folder: Path, job_uid: str) -> Path:
+    """The stage inside a destination. While it is there, files without a manifest are this job's own,
+    left by an export that was cut short."""
+    return folder / f".tunewright-{job_uid}"
+
+
+def _made_anew(stage: Path) -> bool:
+    """Whether ``stage`` could be made: the folder above a destination may not be ours to write to."""
+    shutil.rmtree(stage, ignore_errors=True)
+    try:
+        stage.mkdir(parents=True)
+    except PermissionError:
+        return False
+    return True
 
 
 def _refuse_foreign_files(config: TrainerConfig, uri: str, folder: Path) -> None:
-    if staging_folder(folder, config.job_uid).is_dir():
+    if _inside(folder, config.job_uid).is_dir():
         return
     names = ("adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors", MANIFEST)
     for name in names:

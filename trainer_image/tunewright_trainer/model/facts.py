@@ -1,4 +1,4 @@
-"""ModelFacts: what the planner needs to know of a model, and refusals of models that can't be trained here."""
+"""ModelFacts: what the planner needs to know of a model; refuses models that can't be trained here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_config(folder: ModelFolder) -> dict[str, Any]:
     if not _GENERATES.search(architecture):
         raise TrainerError(
             Reason.MODEL_INVALID,
-            f"{folder.uri} is a {architecture or 'model without an architecture'}, which does not generate text.",
+            f"{folder.uri} is a {architecture or 'nameless model'}, which does not generate text.",
             "Use a model whose architecture ends in ForCausalLM.",
         )
     if quantisation := config.get("quantization_config"):

@@ -1,4 +1,4 @@
-"""Data files from https:// addresses: downloaded into the job's part of the workspace, whole or not at all."""
+"""Data files from https:// addresses: downloaded into the workspace, whole or not at all."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class HttpStore:
     def _download(self, path: Path) -> None:
         for wait_seconds in (*WAITS_SECONDS, None):
             try:
-                return self._try_download(path)
+                self._try_download(path)
+                return
             except _Passing as error:
                 if wait_seconds is None:
                     raise TrainerError(
@@ -163,7 +164,7 @@ class HttpStore:
         if expected > free_bytes:
             raise TrainerError(
                 Reason.DISK_FULL,
-                f"{self._url} has {human_bytes(expected)}, but the workspace has {human_bytes(free_bytes)} free.",
+                f"{self._url} has {human_bytes(expected)}, the workspace has {human_bytes(free_bytes)} free.",
                 "Make the workspace's volume larger.",
             )
         ticker = Ticker(f"downloading {self._url}", expected or None, unit="bytes")

@@ -32,6 +32,7 @@ from tunewright_trainer.storage.base import (
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+LOOK_UP_TIMEOUT_SECONDS = 60.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -73,7 +74,7 @@ class HubStore:
             if not wanted:
                 raise TrainerError(
                     Reason.DATA_NOT_FOUND,
-                    f"{self._uri} matches no data file; the repository holds: {', '.join(sorted(names)[:8])}.",
+                    f"{self._uri} matches no data file; the repository holds {', '.join(sorted(names)[:8])}.",
                     f"Name a file or pattern that ends in one of {', '.join(DATA_SUFFIXES)}.",
                 )
             folder = self._downloads / self._repository.replace("/", "--") / commit
@@ -112,7 +113,9 @@ class HubStore:
 
     def _look_up(self, kind: str, revision: str | None) -> tuple[str, list[str]]:
         """Commit and file names of a revision (None: the default branch)."""
-        info = self._api().repo_info(self._repository, repo_type=kind, revision=revision, timeout=60)
+        api = self._api()
+        look_up = api.model_info if kind == "model" else api.dataset_info
+        info = look_up(self._repository, revision=revision, timeout=LOOK_UP_TIMEOUT_SECONDS)
         if info.sha is None:
             raise TrainerError(Reason.STORAGE_FAILED, f"The hub names no commit for {self._uri}.")
         return info.sha, [file.rfilename for file in info.siblings or []]
