@@ -1,6 +1,6 @@
 """Fixtures for tests that need a real cluster: one per session, a fresh namespace per test.
 
-``pytest_plugins = ["tests.cluster_fixtures"]`` in a conftest.py makes them available.
+tests/conftest.py makes them available everywhere, so that a session has one cluster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def dev_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster
 
 @pytest.fixture
 def namespace(dev_cluster: DevCluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace of the test's own with its default ServiceAccount; deleted afterwards, in the background."""
+    """A namespace of the test's own with its default ServiceAccount; deleted in the background afterwards."""
     readable = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
     name = f"{readable}-{next(_numbers)}"
     dev_cluster.kubectl("create", "namespace", name)

@@ -1,4 +1,4 @@
-"""Loopback addresses derived from names, the same wherever they are computed: the cluster's stand-in for DNS."""
+"""Loopback addresses derived from names, the same wherever computed: the cluster's stand-in for DNS."""
 
 from __future__ import annotations
 

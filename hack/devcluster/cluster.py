@@ -18,7 +18,7 @@ import yaml
 
 from hack.devcluster.control_plane import ControlPlaneOptions
 from hack.devcluster.images import REPOSITORY_ROOT
-from hack.devcluster.node import NodeSpec, node_mark, save_spec
+from hack.devcluster.node_spec import NodeSpec, node_mark, save_spec
 from hack.devcluster.pki import Authority, write_kubeconfig
 from hack.devcluster.process import kill_now
 from hack.devcluster.state import ClusterError, PidFile, StateDir, wait_until
@@ -226,7 +226,10 @@ class DevCluster:
         return self.kubectl("logs", pod, "--namespace", namespace, *arguments).stdout
 
     def wait_for(self, condition: Callable[[], object], deadline_seconds: float, what: str) -> None:
-        """Poll until ``condition`` is true; ClusterError past the deadline. An error of kubectl means not yet."""
+        """Poll until ``condition`` is true; a ClusterError of its own means not yet.
+
+        Raises ClusterError past the deadline.
+        """
         last = ""
 
         def holds() -> bool:
@@ -258,6 +261,9 @@ class DevCluster:
                 start_new_session=True,
             )
         PidFile(self.state, name).write(child.pid)
+        before = self._children.get(name)
+        if before is not None:
+            before.wait(timeout=10)
         self._children[name] = child
         return child
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +66,7 @@ class Container:
         self._process: ContainerProcess | None = None
         self._prepared: Prepared | None = None
         self._stopping = False
+        self._process_over = asyncio.Event()
         self._late_stop: asyncio.Task[None] | None = None
         self._grace_seconds = grace_seconds
 
@@ -99,12 +99,11 @@ class Container:
         if process is None:
             return
         process.terminate()
-        end = time.monotonic() + grace_seconds
-        while self._process is process and time.monotonic() < end:
-            await asyncio.sleep(0.05)
-        while self._process is process:
+        try:
+            await asyncio.wait_for(self._process_over.wait(), grace_seconds)
+        except TimeoutError:
             await process.kill()
-            await asyncio.sleep(0.05)
+            await self._process_over.wait()
 
     async def _start(self) -> bool:
         """Start the process; tries again while image, volumes or environment are missing. False: stopped."""
@@ -145,6 +144,7 @@ class Container:
             self.host.event("Warning", "Failed", f"Error: {error}")
             self._ended(128, "StartError", str(error), started_at)
             return
+        self._process_over.clear()
         if "terminated" in self.state.current:
             self.state.last = self.state.current
         self.state.current = {"running": {"startedAt": started_at}}
@@ -165,6 +165,7 @@ class Container:
             probes.cancel()
             await asyncio.gather(probes, return_exceptions=True)
         self._process = None
+        self._process_over.set()
         policy = self.spec.get("terminationMessagePolicy", "File")
         log_file = self.place.log_file(self.state.restarts)
         message = termination_message(self.place.termination_file, log_file, policy, code)
@@ -219,7 +220,8 @@ class Container:
             await asyncio.sleep(probes["startup"].initial_delay_seconds)
             while (answer := await probes["startup"].check()) is not True:
                 if answer is False:
-                    return await self._kill_unhealthy("startup", probes["startup"])
+                    await self._kill_unhealthy("startup", probes["startup"])
+                    return
                 await asyncio.sleep(probes["startup"].period_seconds)
         self.state.has_started = True
         self._set_ready("readiness" not in probes)
@@ -235,7 +237,8 @@ class Container:
                     self.host.event("Warning", "Unhealthy", f"Readiness probe failed: {probe.failure}")
                 self._set_ready(answer)
             elif kind == "liveness" and answer is False:
-                return await self._kill_unhealthy(kind, probe)
+                await self._kill_unhealthy(kind, probe)
+                return
             await asyncio.sleep(probe.period_seconds)
 
     def _set_ready(self, is_ready: bool) -> None:

@@ -1,4 +1,4 @@
-"""Starts and stops etcd, API server, controller-manager and scheduler, each a plain process of this machine."""
+"""Starts and stops etcd, API server, controller-manager and scheduler as plain processes."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def scheduler_command(state: StateDir) -> list[str]:
 
 
 class ControlPlane:
-    """The four programs. A program that ends by itself ends them all: without etcd, say, the API server hangs."""
+    """The four programs. One that ends by itself ends them all: without etcd, say, the API server hangs."""
 
     def __init__(self, state: StateDir, options: ControlPlaneOptions) -> None:
         self.state = state

@@ -63,7 +63,7 @@ class LogServer:
             key for key in query if query[key] != "false"
         }
         if unsupported:
-            text = f"A process node keeps no time of log lines: {', '.join(sorted(unsupported))} can't be served."
+            text = f"A process node doesn't know when a line was logged: no {', '.join(sorted(unsupported))}."
             return web.Response(status=501, text=text)
         restart = container.state.restarts
         if query.get("previous") == "true":

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import platform
 import signal
 import sys
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from hack.devcluster.api import Api, client_tls
 from hack.devcluster.events import Recorder
 from hack.devcluster.identity import choose_identity
 from hack.devcluster.logs import LogServer
+from hack.devcluster.node_spec import NodeSpec, load_spec, node_mark
 from hack.devcluster.pod import NodeContext
 from hack.devcluster.pod_manager import PodManager
 from hack.devcluster.process import kill_marked, kill_now
@@ -25,29 +24,6 @@ from hack.devcluster.registration import Registration
 from hack.devcluster.state import ClusterError, PidFile, StateDir, write_file
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """A node to play. Its sizes are only said, not held: pods share this machine as they find it."""
-
-    name: str
-    gpus: int = 0
-    """Fake accelerators, as capacity of ``gpu_resource``."""
-    labels: dict[str, str] = field(default_factory=dict)
-    gpu_resource: str = "nvidia.com/gpu"
-    cpus: int = 32
-    memory: str = "128Gi"
-    taints: list[dict[str, str]] = field(default_factory=list)
-    pass_env: dict[str, str] = field(default_factory=dict)
-    """Variables that every container gets; a folder among the values is made writable for pods."""
-    backoff_seconds: float = 10.0
-    """First wait before a crashed container starts again."""
-
-
-def node_mark(state: StateDir, name: str) -> str:
-    """Marks all processes of a node's pods."""
-    return f"{state.cluster_id}/{name}"
 
 
 async def run_node(state: StateDir, spec: NodeSpec) -> None:
@@ -126,15 +102,6 @@ async def _until_over(state: StateDir, tasks: list[asyncio.Task[Any]], stop: asy
             await asyncio.wait_for(stop.wait(), 1)
         except TimeoutError:
             continue
-
-
-def save_spec(state: StateDir, spec: NodeSpec) -> None:
-    state.node(spec.name).mkdir(parents=True, exist_ok=True)
-    write_file(state.node(spec.name) / "spec.json", json.dumps(asdict(spec)))
-
-
-def load_spec(state: StateDir, name: str) -> NodeSpec:
-    return NodeSpec(**json.loads((state.node(name) / "spec.json").read_text()))
 
 
 def main(arguments: list[str] | None = None) -> int:

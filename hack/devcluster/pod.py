@@ -49,7 +49,7 @@ class NodeContext:
 
 
 class PodWorker:
-    """Runs one pod. The node calls ``update`` with each new version of the object and ``forget`` at the end."""
+    """Runs one pod. The node calls ``update`` with each version of the object and ``forget`` at the end."""
 
     def __init__(self, node: NodeContext, pod: Object, allocate_address: Callable[[], str]) -> None:
         self.node = node
@@ -186,7 +186,7 @@ class PodWorker:
             self.containers[name] = Container(each, self, place, waiting, self._grace_seconds)
 
     def _termination_file(self, spec: Object) -> Path:
-        return self.folder / "termination" / spec["name"]
+        return Path(self.folder, "termination", spec["name"])
 
     def _make_folders(self) -> None:
         for folder in (self.folder, self.folder / "scratch", self.folder / "tmp"):

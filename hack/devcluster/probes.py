@@ -77,11 +77,13 @@ class Probe:
         tls.check_hostname = False  # kubelet doesn't verify a probe's certificate either
         tls.verify_mode = ssl.CERT_NONE
         connector = aiohttp.TCPConnector(ssl=tls, force_close=True)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
-                if 200 <= response.status < 400:
-                    return ""
-                return f"HTTP probe failed with statuscode: {response.status}"
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
+            if 200 <= response.status < 400:
+                return ""
+            return f"HTTP probe failed with statuscode: {response.status}"
 
     def _port(self, port: int | str) -> int:
         if isinstance(port, int):

@@ -7,15 +7,12 @@ import datetime
 import logging
 import platform
 import time
-from typing import TYPE_CHECKING
 
 from hack.devcluster.api import MERGE, UNREACHABLE, Api, ApiError, Object
 from hack.devcluster.fields import HOST_ADDRESS
+from hack.devcluster.node_spec import NodeSpec
 from hack.devcluster.pod_status import now_text
 from hack.devcluster.state import ClusterError
-
-if TYPE_CHECKING:
-    from hack.devcluster.node import NodeSpec
 
 log = logging.getLogger(__name__)
 

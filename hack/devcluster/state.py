@@ -72,7 +72,7 @@ class StateDir:
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def info(self) -> dict[str, Any]:
-        """What the supervisor wrote at start: ``server``, ``options``; raises ClusterError if there's none."""
+        """What the supervisor wrote at start, such as ``server``; raises ClusterError if there's none."""
         try:
             loaded: dict[str, Any] = json.loads(self.info_file.read_text())
         except FileNotFoundError:

@@ -117,8 +117,8 @@ async def _clean_volumes(api: Api, state: StateDir) -> None:
 async def _clean(api: Api, state: StateDir, volume: Object) -> None:
     name = volume["metadata"]["name"]
     folder = Path(volume["spec"]["hostPath"]["path"])
-    if folder.parent == state.storage and folder.is_dir():
-        await asyncio.to_thread(shutil.rmtree, folder)
+    if folder.parent == state.storage:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     try:
         await api.delete(f"{VOLUMES}/{name}")
     except (ApiError, *UNREACHABLE) as error:

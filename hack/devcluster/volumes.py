@@ -54,7 +54,7 @@ class PodVolumes:
                 await self._set_up(volume)
 
     async def _set_up(self, volume: Object) -> Path:
-        name = volume["name"]
+        name: str = volume["name"]
         try:
             if "persistentVolumeClaim" in volume:
                 return await self._claim_folder(volume["persistentVolumeClaim"]["claimName"])
