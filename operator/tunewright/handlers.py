@@ -41,8 +41,11 @@ class _Backoffs:
             yield 8.0
 
 
-def build_registry(credentials: Credentials, on_event: OnEvent) -> kopf.OperatorRegistry:
-    """The handlers, on a registry of their own."""
+def build_registry(
+    credentials: Credentials, on_event: OnEvent, sessions: list[aiohttp.ClientSession]
+) -> kopf.OperatorRegistry:
+    """The handlers, on a registry of their own. Sessions that logins open are added to ``sessions``: the
+    caller closes them."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
@@ -51,9 +54,8 @@ def build_registry(credentials: Credentials, on_event: OnEvent) -> kopf.Operator
 
     @kopf.on.login(registry=registry, retries=None, errors=kopf.ErrorsMode.TEMPORARY)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(
-            server=credentials.server, aiohttp_session=authenticated_session(credentials)
-        )
+        sessions.append(authenticated_session(credentials))
+        return kopf.AiohttpSession(server=credentials.server, aiohttp_session=sessions[-1])
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
     async def changed(type: str | None, body: kopf.Body, **_: Any) -> None:
@@ -70,10 +72,11 @@ def apply_settings(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.inactivity_timeout = 70
-    settings.watching.server_timeout = random.uniform(290, 580)
+    settings.watching.server_timeout = random.randint(290, 580)  # whole: the API server refuses fractions
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
     settings.queueing.idle_timeout = 1
-    settings.persistence.finalizer = names.FINALIZER
+    # Never that of ours: kopf takes its finalizer off every object for which it has no deletion handler.
+    settings.persistence.finalizer = f"{names.GROUP}/kopf-unused"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP, v1=False)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
     settings.execution.max_workers = 4
@@ -144,10 +147,15 @@ class KopfThread:
             self._stop.wait(pause)
 
     async def _run(self) -> None:
-        await kopf.operator(
-            registry=build_registry(self._credentials, self._on_event),
-            standalone=True,
-            clusterwide=self._namespace is None,
-            namespaces=[self._namespace] if self._namespace else (),
-            stop_flag=self._stop,
-        )
+        sessions: list[aiohttp.ClientSession] = []
+        try:
+            await kopf.operator(
+                registry=build_registry(self._credentials, self._on_event, sessions),
+                standalone=True,
+                clusterwide=self._namespace is None,
+                namespaces=[self._namespace] if self._namespace else (),
+                stop_flag=self._stop,
+            )
+        finally:
+            for session in sessions:
+                await session.close()

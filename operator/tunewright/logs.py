@@ -34,5 +34,7 @@ def configure_logging(log_format: str, log_level: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     # One line per request or per event is too much unless asked for.
-    for chatty in ("aiohttp.access", "asyncio", "kopf.activities", "kopf._core"):
+    for chatty in ("aiohttp.access", "asyncio", "kopf.activities", "kopf.objects", "kopf._core"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    # It warns that signals are not its business in a thread, which is what we want.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
