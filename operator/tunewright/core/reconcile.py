@@ -9,6 +9,7 @@ from typing import Protocol
 from tunewright.core.model import Manifest, Plan, World
 from tunewright.core.plan import plan
 from tunewright.core.settings import OperatorSettings
+from tunewright.core.status import tripped
 
 
 class Cluster(Protocol):
@@ -41,6 +42,17 @@ class Reconciler:
         if job is None:
             return None
         world = await self._cluster.world(job)
-        decided = plan(world, self._settings(), self._clock())
+        try:
+            decided = plan(world, self._settings(), self._clock())
+        except Exception as error:
+            await self._say_tripped(job, error)
+            raise
         await self._cluster.execute(world.job, decided)
         return decided.requeue_after_seconds
+
+    async def _say_tripped(self, job: Manifest, error: Exception) -> None:
+        """One job that the code trips over says so in its status; the caller backs off and logs."""
+        stored = job.get("status") or {}
+        status = tripped(stored, job["metadata"].get("generation", 1), error, self._clock())
+        if status != stored:
+            await self._cluster.execute(job, Plan(status=status))

@@ -50,6 +50,24 @@ def changed(stored: Mapping[str, Any], outcome: Outcome) -> bool:
     return ready is None or phase_of(conditions) != outcome.phase or ready["reason"] != outcome.reason
 
 
+def tripped(stored: object, generation: int, error: Exception, now: datetime) -> dict[str, Any]:
+    """The status of a job that the operator's own code trips over; ``stored`` may be what it trips over.
+
+    The phase stays as it is: nothing was decided. Only what says that the job is not ready changes.
+    """
+    status = dict(stored) if isinstance(stored, dict) else {}
+    old = [each for each in status.get("conditions") or () if isinstance(each, dict) and "type" in each]
+    before = {condition["type"]: condition for condition in old}
+    message = (
+        f"The operator met an error of its own on this job ({type(error).__name__}: {error})"[:1024]
+        + ". It tries again; other jobs go on. Please report it with the operator's log."
+    )
+    said: Said = ("False", "OperatorError", message)
+    rest = [condition for kind, condition in before.items() if kind != lifecycle.READY]
+    ready = _condition(lifecycle.READY, said, before.get(lifecycle.READY), generation, now)
+    return {**status, "observedGeneration": generation, "conditions": [*rest, ready], "message": message}
+
+
 def _said(outcome: Outcome, message: str, before: Mapping[str, Condition]) -> dict[str, Said]:
     """Every condition that is to be present, in the order in which people read them."""
     row = LIFECYCLE[outcome.phase]
