@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -14,12 +15,14 @@ from tunewright.cluster.caches import Caches
 from tunewright.cluster.client import Client
 from tunewright.cluster.events import EventRecorder
 from tunewright.cluster.reference_check import ReferenceCheck
+from tunewright.cluster.resources import PODS
 from tunewright.core import names
 from tunewright.core.model import Manifest, Plan, World
 from tunewright.core.progress import ProgressBook
 from tunewright.core.references import references
 
-MOST_STATUS_WRITES_REMEMBERED = 10_000
+T = TypeVar("T")
+MOST_REMEMBERED = 10_000
 
 
 class ClusterView:
@@ -39,6 +42,8 @@ class ClusterView:
         self._progress = progress
         self._clock = clock
         self._references = ReferenceCheck(client, check_secrets=check_secrets, clock=clock)
+        self._client = client
+        self._pods_read: OrderedDict[str, bool] = OrderedDict()
         self._status_written: OrderedDict[str, float] = OrderedDict()
         self._applier = Applier(
             client,
@@ -59,7 +64,7 @@ class ClusterView:
         return World(
             job=job,
             jobs=tuple(child_jobs),
-            pods=tuple(caches.pods.store.by_index("job", uid)),
+            pods=tuple(await self._pods(namespace, uid, child_jobs)),
             config_maps=tuple(_names(caches.config_maps.store.by_index("job", uid))),
             services=tuple(_names(caches.services.store.by_index("job", uid))),
             nodes={node["metadata"]["name"]: node for node in caches.nodes.store},
@@ -73,11 +78,7 @@ class ClusterView:
         """Carry out ``plan``. Raises ApiError."""
         await self._applier.execute(job, plan)
         if plan.status is not None:
-            uid = job["metadata"]["uid"]
-            self._status_written.pop(uid, None)
-            self._status_written[uid] = self._clock()
-            while len(self._status_written) > MOST_STATUS_WRITES_REMEMBERED:
-                self._status_written.popitem(last=False)
+            _remember(self._status_written, job["metadata"]["uid"], self._clock())
 
     def is_current_worker(self, namespace: str, name: str, pod_uid: str) -> bool:
         """Is this a pod of the newest attempt of the job ``name`` that has not ended? Only such a pod may
@@ -95,9 +96,48 @@ class ClusterView:
         workers = self._caches.child_jobs.store.by_index("job", job["metadata"]["uid"])
         return not ended and _attempt(pod) == max(map(_attempt, workers), default=_attempt(pod))
 
+    async def _pods(self, namespace: str, uid: str, child_jobs: list[Manifest]) -> list[Manifest]:
+        """The job's pods, read once from the API server where the cache may lag behind the Job's.
+
+        Two watches have no common order: a Job can be seen to have finished before its pods' last words
+        are seen, and a decision without them would be wrong for good.
+        """
+        store = self._caches.pods.store
+        pods = store.by_index("job", uid)
+        unheard = [job["metadata"]["uid"] for job in child_jobs if _finished(job) and not _ended(job, pods)]
+        if all(job_uid in self._pods_read for job_uid in unheard):
+            return pods
+        selector = f"{names.LABEL_JOB_UID}={uid}"
+        for pod in (await self._client.list(PODS, namespace, label_selector=selector))[0]:
+            self._caches.seen(PODS, pod)
+        for job_uid in unheard:
+            _remember(self._pods_read, job_uid, True)
+        return store.by_index("job", uid)
+
     def _seconds_since_status_write(self, uid: str) -> float | None:
         written = self._status_written.get(uid)
         return None if written is None else self._clock() - written
+
+
+def _remember(memory: OrderedDict[str, T], key: str, value: T) -> None:
+    memory.pop(key, None)
+    memory[key] = value
+    while len(memory) > MOST_REMEMBERED:
+        memory.popitem(last=False)
+
+
+def _finished(job: Manifest) -> bool:
+    """Has every pod of this batch Job stopped, in the Job controller's words?"""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
+
+
+def _ended(job: Manifest, pods: list[Manifest]) -> bool:
+    """Are there pods of this batch Job, and has each ended?"""
+    uid = job["metadata"]["uid"]
+    own = [pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or ())]
+    phases = [(pod.get("status") or {}).get("phase") for pod in own]
+    return bool(phases) and all(phase in ("Succeeded", "Failed") for phase in phases)
 
 
 def _names(manifests: list[Manifest]) -> list[str]:

@@ -42,6 +42,8 @@ class Fault:
     """``before`` or ``after`` the request took effect, drop the connection."""
     lines: list[bytes] | None = None
     """For a watch: send exactly these bytes, then close."""
+    raw: bytes | None = None
+    """Answer 200 with these bytes and do nothing."""
     hang: bool = False
     """For a watch: say nothing, keep the connection."""
 
@@ -59,6 +61,9 @@ class ApiServer:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         self.open_watches: set[asyncio.Task[Any]] = set()
+        self.gate: asyncio.Event | None = None
+        """Set: requests wait for it."""
+        self.at_gate = self.most_at_gate = 0
         self._changed = asyncio.Condition()
         self.url = ""
 
@@ -123,6 +128,10 @@ class ApiServer:
         fault = self._fault(request.method, request.path, watch)
         if fault and fault.cut == "before":
             return _cut(request)
+        if self.gate is not None:
+            await self._pass_gate(self.gate)
+        if fault and fault.raw is not None:
+            return web.Response(body=fault.raw)
         if fault and fault.status:
             return web.json_response(
                 _status(fault.status) | fault.body, status=fault.status, headers=fault.headers
@@ -141,6 +150,12 @@ class ApiServer:
         if fault and fault.cut == "after":
             return _cut(request)
         return web.json_response(answer, status=status)
+
+    async def _pass_gate(self, gate: asyncio.Event) -> None:
+        self.at_gate += 1
+        self.most_at_gate = max(self.most_at_gate, self.at_gate)
+        await gate.wait()
+        self.at_gate -= 1
 
     def _fault(self, method: str, path: str, watch: bool) -> Fault | None:
         for fault in self.faults:
@@ -238,15 +253,17 @@ class ApiServer:
             gone = _status(410, "Expired")
             await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
             return
+
+        def behind() -> bool:
+            return any(version > since and of == plural for version, _, of, _ in self.log)
+
         while True:
             for version, event, of, manifest in list(self.log):
                 if version > since and of == plural:
                     await response.write(json.dumps({"type": event, "object": manifest}).encode() + b"\n")
                     since = version
             async with self._changed:
-                await self._changed.wait_for(
-                    lambda: any(v > since and p == plural for v, _, p, _ in self.log)
-                )
+                await self._changed.wait_for(behind)
 
 
 def _cut(request: web.Request) -> web.Response:
