@@ -60,6 +60,9 @@ class Split:
         return taken
 
 
+ALL_TOO_LONG = "Every row is cut: raise dataset.maxSequenceLength, or split the rows into shorter ones."
+
+
 class DocumentCollector:
     """First pass: rows of all sources to documents, in a file, with everything lint finds on the way."""
 
@@ -80,7 +83,7 @@ class DocumentCollector:
             self._collect_source(source, split, training)
         self._lint.raise_if_bad(self.rows_read)
         if split.rows and split.truncated == split.rows:
-            raise data_invalid(self._truncated_rows, split.rows, split.rows)
+            raise data_invalid(self._truncated_rows, split.rows, split.rows, ALL_TOO_LONG)
         if sources and not split.places:
             raise TrainerError(
                 Reason.DATA_INVALID,

@@ -40,7 +40,10 @@ class Lint:
         raise data_invalid(self.bad_rows, self.bad_count, rows_read)
 
 
-def data_invalid(shown: list[BadRow], count: int, rows_read: int) -> TrainerError:
+CORRECT_ROWS = "Correct these rows or take them out, then create the job again."
+
+
+def data_invalid(shown: list[BadRow], count: int, rows_read: int, advice: str = CORRECT_ROWS) -> TrainerError:
     """DataInvalid for ``count`` bad rows of which ``shown`` are told one by one."""
     places = []
     for uri, rows in groupby(shown[:ROWS_SHOWN], key=lambda row: row.file.uri):
@@ -51,7 +54,7 @@ def data_invalid(shown: list[BadRow], count: int, rows_read: int) -> TrainerErro
     return TrainerError(
         Reason.DATA_INVALID,
         f"{whole}: {'; '.join(places)}.",
-        "Correct these rows or take them out, then create the job again.",
+        advice,
     )
 
 

@@ -81,17 +81,17 @@ class _Namespace(jinja2.utils.Namespace):
         self, *positional = args
         attributes = dict(*positional, **kwargs)
         for name in attributes:
-            _Namespace._check(name)
+            _check_namespace_name(name)
         jinja2.utils.Namespace.__init__(self, attributes)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._check(name)
+        _check_namespace_name(name)
         super().__setitem__(name, value)
 
-    @staticmethod
-    def _check(name: Any) -> None:
-        if isinstance(name, str) and name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a namespace can't hold the name {name!r}")
+
+def _check_namespace_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace can't hold the name {name!r}")
 
 
 def _raise_exception(message: str) -> str:
@@ -176,6 +176,6 @@ class ChatTemplate:
             raise RowError(
                 f"the chat template refuses it: {error.message or type(error).__name__}"
             ) from error
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             # What a template's own expressions raise on values that they don't expect.
             raise RowError(f"the chat template fails on it: {type(error).__name__}: {error}") from error
