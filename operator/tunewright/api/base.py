@@ -53,6 +53,14 @@ class SpecModel(BaseModel):
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        """As the API server does: a field that is null is a field that is not there."""
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if item is not None}
+        return value
+
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         for rule in self.RULES:

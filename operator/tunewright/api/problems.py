@@ -29,13 +29,13 @@ _SAID_PLAINLY = {
 }
 _BOUNDS = {
     "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be above {gt}",
+    "greater_than": "must be above {gt:g}",
     "less_than_equal": "must be at most {le}",
-    "less_than": "must be below {lt}",
+    "less_than": "must be below {lt:g}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",
     "too_long": "must have at most {max_length} entries",
-    "too_short": "must have at least {min_length} entries",
+    "too_short": "must not be empty",
 }
 
 _cached_spec_schema = functools.cache(spec_schema)
@@ -79,15 +79,17 @@ def explain(error: ValidationError) -> list[str]:
     """A refused spec's errors as sentences such as ``spec.training.epoch: no such field; …``."""
     schema = _cached_spec_schema()
     return [
-        f"{_path(details['loc'])}: {_sentence(details, schema)}"
+        f"{_path(details['loc'], schema)}: {_sentence(details, schema)}"
         for details in error.errors(include_url=False, include_context=True)
     ]
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _path(location: tuple[int | str, ...], schema: Schema) -> str:
+    """``spec.dataset.train[0].source``, ``spec.podTemplate.labels[team]``: as the API server writes it."""
     path = "spec"
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    for depth, part in enumerate(location):
+        is_key = isinstance(part, int) or "additionalProperties" in _descend(schema, location[:depth])
+        path += f"[{part}]" if is_key else f".{part}"
     return path
 
 

@@ -107,7 +107,8 @@ class FineTuneJobSpec(SpecModel):
 
     RULES = (
         Rule(
-            f"self.training.batch.global % ({_WORLD_SIZE} * {_MICRO}) == 0",
+            # A list of one gives the divisor a name; where it is no divisor another rule speaks.
+            f"[{_WORLD_SIZE} * {_MICRO}].all(n, n < 1 || self.training.batch.global % n == 0)",
             _batch_divides,
             "training.batch.global must be a multiple of the number of ranks (compute.nodes times"
             " gpusPerNode, or times processesPerNode on CPUs) times batch.micro: change one of them",

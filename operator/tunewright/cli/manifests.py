@@ -62,7 +62,7 @@ def read_manifests(path: str) -> list[dict[str, Any]]:
                 f"document {number} is no Kubernetes object: write apiVersion, kind and metadata"
             )
         items = document.get("items") if document.get("kind") == "List" else None
-        objects.extend(_like_json(item) for item in (items or [document]) if isinstance(item, dict))
+        objects.extend(like_json(item) for item in (items or [document]) if isinstance(item, dict))
     return objects
 
 
@@ -89,12 +89,12 @@ def _yaml_sentence(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {problem}" if mark else f"is not YAML: {problem}"
 
 
-def _like_json(value: Any) -> Any:
+def like_json(value: Any) -> Any:
     """Whole floats as integers: JSON knows one kind of number, and so does the API server."""
     if isinstance(value, dict):
-        return {key: _like_json(item) for key, item in value.items()}
+        return {key: like_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_like_json(item) for item in value]
+        return [like_json(item) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
