@@ -1,6 +1,6 @@
 """The one writer: carries out a plan, in an order in which a crash after any step loses nothing.
 
-    finalizer ─► creates ─► deletes ─► status ─► finalizer away ─► deletion of the job ─► events
+    live reads ─► finalizer ─► creates ─► deletes ─► status ─► finalizer away ─► deletion of the job ─► events
 
 Every step may be repeated: creates have deterministic names, deletes carry uids, status and finalizer
 carry the resource version. The first step that fails ends the execution; the next reconcile sees what was
@@ -17,7 +17,7 @@ from tunewright.cluster.client import Client
 from tunewright.cluster.errors import AlreadyExists, Conflict, NotFound
 from tunewright.cluster.events import EventRecorder
 from tunewright.cluster.patch import merge_patch
-from tunewright.cluster.resources import BY_PLURAL, FINETUNEJOBS, Resource, of
+from tunewright.cluster.resources import BY_PLURAL, FINETUNEJOBS, JOBS, Resource, of
 from tunewright.core import names
 from tunewright.core.model import Deletion, Manifest, Plan
 
@@ -59,6 +59,8 @@ class Applier:
         """Carry out ``plan`` for ``job``, the object that it was made for. Raises ApiError; a NameTaken
         names the foreign object."""
         current = job
+        if plan.confirm_over is not None:
+            await self._confirm(job, plan.confirm_over)
         if plan.add_finalizer:
             current = await self._add_finalizer(current)
         for child in plan.create:
@@ -73,6 +75,23 @@ class Applier:
             await self._delete_self(job)
         for event in plan.events:
             self._recorder.record(job, event)
+
+    async def _confirm(self, job: Manifest, over: tuple[str, ...]) -> None:
+        """Look past the caches: is ``job`` still what the plan was made for, are the Jobs named in ``over``
+        gone or over? Raises Conflict if not; the caches then know."""
+        metadata = job["metadata"]
+        live = self._note(
+            FINETUNEJOBS, await self._client.get(FINETUNEJOBS, metadata["namespace"], metadata["name"])
+        )
+        if live["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            raise Conflict(409, "Stale", f"{names.KIND} {metadata['name']} has changed since it was cached")
+        for name in over:
+            try:
+                child = self._note(JOBS, await self._client.get(JOBS, metadata["namespace"], name))
+            except NotFound:
+                continue
+            if _owned_by(child, metadata["uid"]) and not _is_over(child):
+                raise Conflict(409, "JobRuns", f"Job {metadata['namespace']}/{name} still runs")
 
     async def _add_finalizer(self, job: Manifest) -> Manifest:
         finalizers = list(job["metadata"].get("finalizers") or [])
@@ -174,6 +193,12 @@ class Applier:
     def _note(self, resource: Resource, stored: Manifest) -> Manifest:
         self._seen(resource, stored)
         return stored
+
+
+def _is_over(job: Manifest) -> bool:
+    """Whether a batch Job is Complete or Failed: every pod of it has stopped."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") in ("Complete", "Failed") and c.get("status") == "True" for c in conditions)
 
 
 def _owned_by(manifest: Manifest, uid: str) -> bool:

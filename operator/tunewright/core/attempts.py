@@ -8,7 +8,7 @@ from typing import Any
 
 from tunewright.api.status import ATTEMPT_ENTRIES
 from tunewright.core.failures import Blame, Verdict
-from tunewright.core.outcome import timestamp
+from tunewright.core.outcome import MESSAGE_CHARACTERS, timestamp
 
 COMPLETED = "Completed"
 SUSPENDED = "Suspended"
@@ -33,10 +33,11 @@ def completed(status: Mapping[str, Any]) -> bool:
     return attempt is not None and attempt.get("reason") == COMPLETED
 
 
-def opened(status: Mapping[str, Any], now: datetime) -> list[Attempt]:
-    """The attempts with a next one begun; only the newest are kept."""
+def opened(status: Mapping[str, Any], now: datetime, number: int | None = None) -> list[Attempt]:
+    """The attempts with the next one begun (or the one of ``number``); only the newest are kept."""
     previous = last(status)
-    number = previous["number"] + 1 if previous else 1
+    if number is None:
+        number = previous["number"] + 1 if previous else 1
     return [*(status.get("attempts") or []), {"number": number, "startedAt": timestamp(now)}][
         -ATTEMPT_ENTRIES:
     ]
@@ -45,19 +46,27 @@ def opened(status: Mapping[str, Any], now: datetime) -> list[Attempt]:
 def closed(
     status: Mapping[str, Any], now: datetime, verdict: Verdict | None, reason: str = ""
 ) -> list[Attempt]:
-    """The attempts with the newest one ended, by ``verdict`` or for ``reason``."""
+    """The attempts with the newest one ended, by ``verdict`` or for ``reason``.
+
+    What the verdict doesn't know of step and checkpoint is taken from status.progress.
+    """
     attempts = list(status["attempts"])
     progress = status.get("progress") or {}
-    end: dict[str, Any] = {"endedAt": timestamp(now), "reason": verdict.reason if verdict else reason}
+    reported = progress if progress.get("attempt") == attempts[-1]["number"] else {}
+    end: dict[str, Any] = {
+        "step": reported.get("step"),
+        "lastCheckpointStep": progress.get("lastCheckpointStep"),
+        "endedAt": timestamp(now),
+        "reason": reason,
+    }
     if verdict is not None:
-        end["message"] = verdict.sentence
-        end |= {
-            key: value for key, value in (("rank", verdict.rank), ("step", verdict.step)) if value is not None
+        end |= {"reason": verdict.reason, "message": verdict.sentence[:MESSAGE_CHARACTERS]}
+        told = {
+            "rank": verdict.rank,
+            "step": verdict.step,
+            "lastCheckpointStep": verdict.last_checkpoint_step,
         }
-    if progress.get("attempt") == attempts[-1]["number"]:
-        end.setdefault("step", progress.get("step"))
-    if "lastCheckpointStep" in progress:
-        end["lastCheckpointStep"] = progress["lastCheckpointStep"]
+        end |= {key: value for key, value in told.items() if value is not None}
     attempts[-1] = {**attempts[-1], **{key: value for key, value in end.items() if value is not None}}
     return attempts
 

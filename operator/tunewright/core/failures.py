@@ -32,6 +32,9 @@ class Verdict:
     advice: str = ""
     rank: int | None = None
     step: int | None = None
+    last_checkpoint_step: int | None = None
+    hearsay: bool = False
+    """Told by victims or by the Job alone: whoever knows better may still be on the way to the cache."""
 
     @property
     def sentence(self) -> str:
@@ -69,6 +72,9 @@ _BY_EXIT_CODE: dict[int, tuple[str, Blame]] = {
     ExitCode.KILLED: ("RankKilled", Blame.SOFTWARE),
 }
 
+INFRASTRUCTURE_REASONS = frozenset({"NodeLost", "PodDeleted", "PodFailed", str(Reason.PREEMPTED)})
+"""Every reason that is counted as the infrastructure's."""
+
 # Culprits before victims: of several failed pods the one that comes first here tells the story.
 _VICTIMS = (ExitCode.RANK_LOST, ExitCode.STOPPED_FOR_PEER)
 
@@ -76,20 +82,21 @@ _VICTIMS = (ExitCode.RANK_LOST, ExitCode.STOPPED_FOR_PEER)
 def judge(job: ObservedJob, lost_nodes: frozenset[str]) -> Verdict | None:
     """Why ``job`` ended, or None while nothing of it has failed.
 
-    Looks at pods first, since they know more than the Job's own condition; a node that is gone explains
-    whatever its pods said.
+    Pods come first, since they know more than the Job's own condition. A node that is gone explains what
+    its peers said, but not a failure that the same input would bring about anywhere.
     """
     failed = [pod for pod in job.pods if _has_failed(pod)]
+    told = _judge_pod(min(failed, key=_telling)) if failed else None
+    if told is not None and told.blame is Blame.USER:
+        return told
     for pod in job.pods:
-        if pod.node in lost_nodes and (not pod.terminal or pod.phase == "Failed"):
+        if pod.node in lost_nodes and (not pod.terminal or (pod.phase == "Failed" and pod.end is None)):
             return Verdict(
                 "NodeLost", Blame.INFRASTRUCTURE, f"Node {pod.node} of pod {pod.name} is gone or not ready."
             )
-    if failed:
-        return _judge_pod(min(failed, key=_telling))
-    if job.state == "Failed":
+    if told is None and job.state == "Failed":
         return _judge_job(job)
-    return None
+    return told
 
 
 def _has_failed(pod: ObservedPod) -> bool:
@@ -105,16 +112,14 @@ def _telling(pod: ObservedPod) -> tuple[int, str]:
         return (4, pod.name)
     if code is None:
         return (3, pod.name)
-    if code == ExitCode.TERMINATED and not pod.deleting:
-        return (1, pod.name)
     # A pod that was told to go because the Job had failed ends with 143 and explains nothing.
-    return (2, pod.name) if code == ExitCode.TERMINATED else (1, pod.name)
+    return (2, pod.name) if code == ExitCode.TERMINATED and pod.deleting else (1, pod.name)
 
 
 def _judge_pod(pod: ObservedPod) -> Verdict:
     if pod.disruption is not None:
         return Verdict(
-            Reason.PREEMPTED,
+            str(Reason.PREEMPTED),
             Blame.INFRASTRUCTURE,
             f"Pod {pod.name} was disrupted: {pod.disruption.rstrip('.')}.",
         )
@@ -122,22 +127,24 @@ def _judge_pod(pod: ObservedPod) -> Verdict:
         return Verdict("PodFailed", Blame.INFRASTRUCTURE, f"Pod {pod.name} failed before its trainer ended.")
     if pod.end.kubelet_reason == "OOMKilled":
         return Verdict(
-            Reason.OUT_OF_MEMORY,
+            str(Reason.OUT_OF_MEMORY),
             Blame.USER,
             f"Pod {pod.name} was killed for using more host memory than its limit.",
             ADVICE["OutOfMemory"],
         )
     if pod.end.exit_code == ExitCode.TERMINATED and pod.deleting:
-        return Verdict("PodDeleted", Blame.INFRASTRUCTURE, f"Pod {pod.name} was deleted.")
+        return Verdict("PodDeleted", Blame.INFRASTRUCTURE, f"Pod {pod.name} was deleted.", hearsay=True)
     reason, blame = _BY_EXIT_CODE.get(pod.end.exit_code, ("RankFailed", Blame.SOFTWARE))
     if isinstance(pod.end.answer, Failure):
         return _from_failure(pod, pod.end.answer, blame)
-    said = f": {pod.end.text.splitlines()[-1]}" if pod.end.text else ""
+    lines = pod.end.text.splitlines()
+    said = f": {lines[-1]}" if lines else ""
     return Verdict(
-        reason,
+        str(reason),
         blame,
         f"Pod {pod.name} ended with exit code {pod.end.exit_code}{said.rstrip('.')}.",
         ADVICE.get(reason, ""),
+        hearsay=pod.end.exit_code in _VICTIMS,
     )
 
 
@@ -147,13 +154,20 @@ def _from_failure(pod: ObservedPod, failure: Failure, blame: Blame) -> Verdict:
     error = f" Last error line: {failure.error.rstrip('.')}." if failure.error else ""
     message = f"{where}: {failure.message}" if where else failure.message
     return Verdict(
-        failure.reason,
+        str(failure.reason),
         blame,
         message.rstrip(".") + "." + error,
         failure.advice or ADVICE.get(failure.reason, ""),
-        failure.rank,
-        failure.step,
+        _natural(failure.rank),
+        _natural(failure.step),
+        _natural(failure.last_checkpoint_step),
+        hearsay=pod.end is not None and pod.end.exit_code in _VICTIMS,
     )
+
+
+def _natural(number: int | None) -> int | None:
+    """``number`` unless it is one that no status may hold."""
+    return number if number is not None and number >= 0 else None
 
 
 def _judge_job(job: ObservedJob) -> Verdict:
@@ -165,6 +179,7 @@ def _judge_job(job: ObservedJob) -> Verdict:
         Blame.INFRASTRUCTURE,
         f"A pod of Job {job.name} went away before it could say why ({job.reason}: "
         f"{job.message.rstrip('.')}).",
+        hearsay=True,
     )
 
 

@@ -58,6 +58,8 @@ class Row:
     kstatus: Literal["Current", "InProgress", "Failed", "Terminating"]
     argo: Literal["Healthy", "Progressing", "Degraded", "Suspended"]
     followers: frozenset[Phase]
+    holds_nodes: bool
+    """Whether worker pods may hold nodes in this phase."""
 
 
 def _row(
@@ -66,6 +68,7 @@ def _row(
     argo: Literal["Healthy", "Progressing", "Degraded", "Suspended"],
     followers: str,
     running: ConditionStatus = "False",
+    holds_nodes: bool = False,
 ) -> Row:
     return Row(
         ready=ready,
@@ -75,6 +78,7 @@ def _row(
         kstatus=kstatus,
         argo=argo,
         followers=frozenset(Phase(name) for name in followers.split()),
+        holds_nodes=holds_nodes,
     )
 
 
@@ -85,29 +89,38 @@ _TRAINING = "Provisioning Starting Running Restarting"
 LIFECYCLE: Mapping[Phase, Row] = {
     Phase.PENDING: _row("False", "InProgress", "Progressing", f"Preparing {_TRAINING} Exporting {_ENDS}"),
     Phase.PREPARING: _row("False", "InProgress", "Progressing", f"Pending {_TRAINING} Exporting {_ENDS}"),
-    Phase.PROVISIONING: _row("False", "InProgress", "Progressing", f"{_TRAINING} Exporting {_ENDS}"),
-    Phase.STARTING: _row("False", "InProgress", "Progressing", f"{_TRAINING} Exporting {_ENDS}"),
+    Phase.PROVISIONING: _row(
+        "False", "InProgress", "Progressing", f"{_TRAINING} Exporting {_ENDS}", holds_nodes=True
+    ),
+    Phase.STARTING: _row(
+        "False", "InProgress", "Progressing", f"{_TRAINING} Exporting {_ENDS}", holds_nodes=True
+    ),
     # Ready while steps advance: tools that wait for Ready time out in minutes, training takes hours.
-    Phase.RUNNING: _row("True", "Current", "Progressing", f"{_TRAINING} Exporting {_ENDS}", running="True"),
-    Phase.RESTARTING: _row("False", "InProgress", "Progressing", f"{_TRAINING} Exporting {_ENDS}"),
+    Phase.RUNNING: _row(
+        "True", "Current", "Progressing", f"{_TRAINING} Exporting {_ENDS}", running="True", holds_nodes=True
+    ),
+    Phase.RESTARTING: _row(
+        "False", "InProgress", "Progressing", f"{_TRAINING} Exporting {_ENDS}", holds_nodes=True
+    ),
     Phase.EXPORTING: _row("True", "Current", "Progressing", _ENDS),
     Phase.SUSPENDED: _row(
         "False", "InProgress", "Suspended", f"Pending Preparing {_TRAINING} Exporting {_ENDS}"
     ),
     Phase.SUCCEEDED: _row("True", "Current", "Healthy", "Terminating"),
     Phase.FAILED: _row("False", "Failed", "Degraded", "Terminating"),
-    Phase.TERMINATING: _row("False", "Terminating", "Progressing", ""),
+    Phase.TERMINATING: _row("False", "Terminating", "Progressing", "", holds_nodes=True),
 }
 
 
 def phase_of(conditions: Mapping[str, Mapping[str, Any]]) -> Phase:
     """The phase that ``conditions`` (by type) tell: ``Running`` when that condition is True, else its reason.
 
-    Without a Running condition nothing was ever written: Pending.
+    Without a Running condition nothing was ever written: Pending. So is a phase that only a newer operator
+    knows: this one looks at the children anew.
     """
     running = conditions.get(RUNNING)
     if running is None:
         return Phase.PENDING
     if running["status"] == "True":
         return Phase.RUNNING
-    return Phase(running["reason"])
+    return Phase(running["reason"]) if running["reason"] in set(Phase) else Phase.PENDING

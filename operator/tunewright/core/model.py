@@ -22,6 +22,7 @@ class Deletion:
     grace_seconds: int | None = None
     """None: the object's own grace period; 0: forced, for pods of a node that is gone."""
     propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
+    """Foreground: the object stays, marked as deleted, until all that it owns is gone."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Event:
 class Plan:
     """Everything one reconcile decided. Executed in this order by cluster.apply."""
 
+    confirm_over: tuple[str, ...] | None = None
+    """Given: before anything is written, live reads have to show that the FineTuneJob is still as this plan
+    saw it, and that the batch Jobs of these names are gone or over. Caches may lag; two gangs of one job
+    may never run, and none is stopped because of what a job said a while ago."""
     add_finalizer: bool = False
     create: tuple[Manifest, ...] = ()
     """Children to create; 409 is success if the owner uid is ours."""

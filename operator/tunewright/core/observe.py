@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -60,6 +60,8 @@ class ObservedJob:
     state: Literal["Active", "Complete", "Failed"]
     reason: str
     message: str
+    ended_at: datetime | None
+    """When it became Complete or Failed."""
     deleting: bool
     pods: tuple[ObservedPod, ...]
 
@@ -76,34 +78,41 @@ class Observed:
     """Pods that still run though their Job is gone."""
     lost_nodes: frozenset[str]
     """Nodes that pods are bound to and that are gone or NotReady for long."""
+    next_node_loss_seconds: float | None = None
+    """When a node that is not well now will count as lost, if it stays so."""
 
 
 def observe(world: World, now: datetime, node_lost_seconds: float) -> Observed:
-    """Sort ``world`` into :class:`Observed`. ``now`` is only used for how long a node has been NotReady."""
+    """Sort ``world`` into :class:`Observed`. ``now`` is only used for how long a node has been gone."""
     pods = [_pod(raw) for raw in world.pods]
     job_uids = {raw["metadata"]["uid"] for raw in world.jobs}
     jobs = [_job(raw, pods) for raw in world.jobs]
+    doomed = [
+        (pod, node_lost_seconds - (now - since).total_seconds())
+        for pod, raw in zip(pods, world.pods, strict=True)
+        if pod.node and (since := _unwell_since(raw, world.nodes.get(pod.node), now)) is not None
+    ]
     return Observed(
         prepare=_first(job for job in jobs if job.component == names.COMPONENT_PREPARE),
         export=_first(job for job in jobs if job.component == names.COMPONENT_EXPORT),
         workers={job.attempt: job for job in jobs if job.component == names.COMPONENT_TRAIN},
         leftover_pods=tuple(pod for pod in pods if pod.owner_uid not in job_uids and not pod.terminal),
-        lost_nodes=frozenset(
-            pod.node
-            for pod in pods
-            if pod.node and _node_lost(world.nodes.get(pod.node), now, node_lost_seconds)
+        lost_nodes=frozenset(pod.node for pod, left in doomed if pod.node and left <= 0),
+        next_node_loss_seconds=min(
+            (left for pod, left in doomed if left > 0 and not pod.terminal), default=None
         ),
     )
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """RFC 3339 as Kubernetes writes it, or None."""
+    """RFC 3339 as Kubernetes writes it, or None. Always with a zone: UTC where none is given."""
     if not text:
         return None
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _first(jobs: Iterable[ObservedJob]) -> ObservedJob | None:
@@ -132,7 +141,7 @@ def _job(raw: Manifest, pods: list[ObservedPod]) -> ObservedJob:
         state = "Failed"
     elif _is_true(complete):
         state = "Complete"
-    shown = failed if state == "Failed" else None
+    shown = {"Failed": failed, "Complete": complete, "Active": None}[state]
     attempt = labels.get(names.LABEL_ATTEMPT, "0")
     return ObservedJob(
         name=metadata["name"],
@@ -142,6 +151,7 @@ def _job(raw: Manifest, pods: list[ObservedPod]) -> ObservedJob:
         state=state,
         reason=(shown or {}).get("reason", ""),
         message=(shown or {}).get("message", ""),
+        ended_at=parse_time((shown or {}).get("lastTransitionTime")),
         deleting="deletionTimestamp" in metadata,
         pods=tuple(
             sorted((pod for pod in pods if pod.owner_uid == metadata["uid"]), key=lambda pod: pod.name)
@@ -202,11 +212,16 @@ def _end(status: Mapping[str, Any]) -> ContainerEnd | None:
     )
 
 
-def _node_lost(node: Manifest | None, now: datetime, node_lost_seconds: float) -> bool:
+def _unwell_since(pod: Manifest, node: Manifest | None, now: datetime) -> datetime | None:
+    """Since when the node of ``pod`` has been NotReady or unknown; None while it is well.
+
+    A node that isn't known may be too new for the cache of nodes: it is given time from when it got the pod.
+    """
     if node is None:
-        return True
+        scheduled = _condition(pod, "PodScheduled") or {}
+        bound = scheduled.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp")
+        return parse_time(bound) or now
     ready = _condition(node, "Ready")
     if ready is None or ready.get("status") == "True":
-        return False
-    since = parse_time(ready.get("lastTransitionTime"))
-    return since is not None and (now - since).total_seconds() >= node_lost_seconds
+        return None
+    return parse_time(ready.get("lastTransitionTime")) or now

@@ -14,6 +14,9 @@ from tunewright.core.model import Deletion, Manifest, World
 from tunewright.core.observe import Observed, ObservedJob
 from tunewright.core.settings import OperatorSettings
 
+MESSAGE_CHARACTERS = 2048
+"""Longest message in a status."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -22,10 +25,18 @@ class Context:
     world: World
     observed: Observed
     owner: Owner
-    spec: FineTuneJobSpec
+    parsed: FineTuneJobSpec | None
+    """None when the spec is one that the models refuse; ``refusal`` then says why."""
     settings: OperatorSettings
     now: datetime
     status: Mapping[str, Any]
+    refusal: str = ""
+
+    @property
+    def spec(self) -> FineTuneJobSpec:
+        """The spec; only asked for once it is known to be one."""
+        assert self.parsed is not None, self.refusal
+        return self.parsed
 
     def learned(self, **fields: Any) -> Context:
         """The same context with status fields replaced."""
@@ -51,6 +62,8 @@ class Outcome:
     requeue_after_seconds: float | None = None
     warning: bool = False
     """Whether the event about it is a Warning."""
+    confirm_over: tuple[str, ...] | None = None
+    """As in :class:`tunewright.core.model.Plan`."""
     notes: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Condition type to (status, reason, message), for conditions that say more than the phase does."""
 
@@ -71,8 +84,25 @@ def clock(moment: datetime) -> str:
 
 
 def delete_job(namespace: str, job: ObservedJob) -> tuple[Deletion, ...]:
-    """Deletes a Job; its pods follow with their own grace period."""
-    return () if job.deleting else (Deletion("jobs", namespace, job.name, job.uid),)
+    """Deletes a Job; its pods go first, with their own grace period.
+
+    So a Job that is gone has no pod left, which is what a successor waits for.
+    """
+    if job.deleting:
+        return ()
+    return (Deletion("jobs", namespace, job.name, job.uid, propagation="Foreground"),)
+
+
+def release_stuck_pods(context: Context) -> tuple[Deletion, ...]:
+    """Deletions of pods that nobody else will ever remove: on nodes that are gone, or of no Job at all."""
+    orphans = [pod for pod in context.observed.leftover_pods if not pod.owner_uid and not pod.deleting]
+    lost = force_lost_pods(context)
+    forced = {deletion.uid for deletion in lost}
+    return lost + tuple(
+        Deletion("pods", context.owner.namespace, pod.name, pod.uid)
+        for pod in orphans
+        if pod.uid not in forced
+    )
 
 
 def force_lost_pods(context: Context) -> tuple[Deletion, ...]:
@@ -97,3 +127,16 @@ def live_pods(observed: Observed) -> int:
     """Pods that may still run a process."""
     owned = sum(not pod.terminal for job in all_jobs(observed) for pod in job.pods)
     return owned + len(observed.leftover_pods)
+
+
+def still_runs(observed: Observed) -> bool:
+    """Whether a process may still run, or a Job could still start one."""
+    return live_pods(observed) > 0 or any(job.state == "Active" for job in all_jobs(observed))
+
+
+def missing_children(context: Context, *manifests: Manifest) -> tuple[Manifest, ...]:
+    """Those of ``manifests`` (Services, ConfigMaps) that aren't there: somebody may have deleted them."""
+    there = {"Service": context.world.services, "ConfigMap": context.world.config_maps}
+    return tuple(
+        manifest for manifest in manifests if manifest["metadata"]["name"] not in there[manifest["kind"]]
+    )

@@ -8,14 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunewright.api.problems import explain
 from tunewright.api.spec import parse_spec
 from tunewright.children.owner import Owner
 from tunewright.core import names
 from tunewright.core import status as statuses
-from tunewright.core.lifecycle import ACCEPTED, TERMINAL, Phase
+from tunewright.core.lifecycle import TERMINAL
 from tunewright.core.model import Event, Manifest, Plan, World
 from tunewright.core.observe import observe
-from tunewright.core.outcome import Context, Outcome, live_pods
+from tunewright.core.outcome import Context, Outcome, still_runs
 from tunewright.core.settings import OperatorSettings
 from tunewright.core.stages import ends
 from tunewright.core.stages.export import export
@@ -28,32 +29,34 @@ STAGES = (accept, prepare, make_plan, train)
 
 def plan(world: World, settings: OperatorSettings, now: datetime) -> Plan:
     """Everything to be done for one job now. The same input gives the same plan."""
-    job = world.job
-    stored: Mapping[str, Any] = job.get("status") or {}
-    try:
-        context = _context(world, settings, now)
-    except ValidationError as error:
-        return _refused(world, error, now)
-
+    metadata = world.job["metadata"]
+    stored: Mapping[str, Any] = world.job.get("status") or {}
+    context = _context(world, settings, now)
     decided = decide(context)
 
-    deleting = "deletionTimestamp" in job["metadata"]
-    has_finalizer = names.FINALIZER in (job["metadata"].get("finalizers") or ())
-    at_rest = not live_pods(context.observed) and not decided.delete
+    deleting = "deletionTimestamp" in metadata
+    has_finalizer = names.FINALIZER in (metadata.get("finalizers") or ())
     over = deleting or decided.phase in TERMINAL
     ended_before = deleting or ends.stored_phase(context) in TERMINAL
-    status = statuses.build(stored, job["metadata"].get("generation", 1), decided, now)
+    at_rest = ended_before and not decided.delete and not still_runs(context.observed)
+    status = statuses.build(stored, metadata.get("generation", 1), decided, now)
     status_due, requeue = _status_due(world, stored, status, decided, settings)
     return Plan(
+        confirm_over=decided.confirm_over,
         add_finalizer=not over and not has_finalizer,
         create=() if over else decided.create,
         delete=decided.delete,
         status=status if status_due else None,
         # Kept until the end is stored and nothing runs: an operator that dies in between finds it again.
-        remove_finalizer=has_finalizer and ended_before and at_rest,
-        delete_self=not deleting and ended_before and at_rest and ends.time_to_live_is_over(context),
+        remove_finalizer=has_finalizer and at_rest,
+        delete_self=not deleting and not has_finalizer and at_rest and ends.time_to_live_is_over(context),
         events=_events(stored, decided),
-        requeue_after_seconds=_sooner(decided.requeue_after_seconds, requeue),
+        requeue_after_seconds=_soonest(
+            decided.requeue_after_seconds,
+            requeue,
+            context.observed.next_node_loss_seconds,
+            None if over else ends.seconds_to_deadline(context),
+        ),
     )
 
 
@@ -61,12 +64,9 @@ def decide(context: Context) -> Outcome:
     """Where the job is and what has to happen: what ends it first, then its stages in order."""
     if "deletionTimestamp" in context.world.job["metadata"]:
         return ends.terminate(context)
-    if (ended := ends.finished(context)) is not None:
-        return ended
-    if (late := ends.deadline(context)) is not None:
-        return late
-    if (suspended := ends.suspend(context)) is not None:
-        return suspended
+    for end in (ends.finished, ends.refused, ends.deadline, ends.suspend):
+        if (ended := end(context)) is not None:
+            return ended
     for stage in STAGES:
         answer = stage(context)
         if isinstance(answer, Outcome):
@@ -76,37 +76,20 @@ def decide(context: Context) -> Outcome:
 
 
 def _context(world: World, settings: OperatorSettings, now: datetime) -> Context:
+    parsed, refusal = None, ""
+    try:
+        parsed = parse_spec(world.job.get("spec") or {})
+    except ValidationError as error:
+        refusal = explain(error)[0]
     return Context(
         world=world,
         observed=observe(world, now, settings.node_lost_seconds),
         owner=Owner.of(world.job),
-        spec=parse_spec(world.job["spec"]),
+        parsed=parsed,
+        refusal=refusal,
         settings=settings,
         now=now,
         status=world.job.get("status") or {},
-    )
-
-
-def _refused(world: World, error: ValidationError, now: datetime) -> Plan:
-    """A spec that the schema let through and the models don't: an older CRD, or a newer operator."""
-    stored: Mapping[str, Any] = world.job.get("status") or {}
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = f"spec.{where}: {first['msg']}. Create the job anew with this mended."
-    decided = Outcome(
-        phase=Phase.FAILED,
-        reason="SpecInvalid",
-        message=message,
-        status=stored,
-        warning=True,
-        notes={ACCEPTED: ("False", "SpecInvalid", message)},
-    )
-    status = statuses.build(stored, world.job["metadata"].get("generation", 1), decided, now)
-    deleting = "deletionTimestamp" in world.job["metadata"]
-    return Plan(
-        status=None if deleting or status == stored else status,
-        remove_finalizer=deleting and names.FINALIZER in (world.job["metadata"].get("finalizers") or ()),
-        events=() if deleting else _events(stored, decided),
     )
 
 
@@ -147,6 +130,6 @@ def _events(stored: Mapping[str, Any], decided: Outcome) -> tuple[Event, ...]:
     )
 
 
-def _sooner(first: float | None, second: float | None) -> float | None:
-    given = [seconds for seconds in (first, second) if seconds is not None]
-    return min(given) if given else None
+def _soonest(*delays: float | None) -> float | None:
+    """The shortest of the delays in seconds that are given."""
+    return min((seconds for seconds in delays if seconds is not None), default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from tunewright.core.observe import ObservedJob, ObservedPod
 
@@ -10,6 +11,12 @@ _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+SETTLING_SECONDS = 5.0
+"""How long the end of a Job may be known before the ends of its pods are."""
+LONGEST_SETTLING_SECONDS = 60.0
+"""The same where pods of the ended Job are still shown as running: news of them is bound to come."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,16 @@ def waiting(job: ObservedJob, desired: int) -> Wait | None:
     if running < desired:
         return Wait("", f"{running} of {desired} pods run.")
     return None
+
+
+def settling_seconds(job: ObservedJob, now: datetime) -> float:
+    """How much longer to wait for what the pods of a Complete or Failed ``job`` have to say; 0: no longer."""
+    if job.ended_at is None:
+        return 0.0
+    passed = (now - job.ended_at).total_seconds()
+    limit = SETTLING_SECONDS if all(pod.terminal for pod in job.pods) else LONGEST_SETTLING_SECONDS
+    # A clock that was put back must not hold a job up.
+    return limit - passed if 0 <= passed < limit else 0.0
 
 
 def _unschedulable(pod: ObservedPod) -> Wait | None:

@@ -9,9 +9,7 @@ from typing import Any
 from tunewright.api.status import TIMELINE_ENTRIES
 from tunewright.core import lifecycle
 from tunewright.core.lifecycle import LIFECYCLE, Phase, phase_of
-from tunewright.core.outcome import Outcome, timestamp
-
-MESSAGE_CHARACTERS = 2048
+from tunewright.core.outcome import MESSAGE_CHARACTERS, Outcome, timestamp
 
 Condition = dict[str, Any]
 Said = tuple[str, str, str]
@@ -83,6 +81,8 @@ def _said(outcome: Outcome, message: str, before: Mapping[str, Condition]) -> di
         said[lifecycle.SUCCEEDED] = ("True", outcome.reason, message)
     if outcome.phase is Phase.FAILED:
         said[lifecycle.FAILED] = ("True", outcome.reason, message)
+    if not row.holds_nodes and lifecycle.NODES_READY in said:
+        said[lifecycle.NODES_READY] = ("False", str(outcome.phase), "The nodes are given back.")
     ordered = {kind: said[kind] for kind in lifecycle.LIFECYCLE_CONDITIONS if kind in said}
     ordered[lifecycle.READY] = (row.ready, outcome.reason, message)
     # kstatus: these two are present and True, or absent; never False.

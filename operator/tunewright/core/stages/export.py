@@ -2,74 +2,95 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from tunewright.children.config import config_map
 from tunewright.children.cpu_job import export_job
-from tunewright.core import attempts, names, pods
+from tunewright.core import attempts, names
 from tunewright.core.failures import judge
 from tunewright.core.lifecycle import Phase
+from tunewright.core.model import Manifest
 from tunewright.core.observe import ObservedJob
-from tunewright.core.outcome import Context, Outcome, delete_job, outcome
+from tunewright.core.outcome import Context, Outcome, delete_job, missing_children, outcome
+from tunewright.core.stages import cpu_job
 from tunewright.core.translate import trainer_config
-from tunewright_trainer.contract import ExportResult
+from tunewright_trainer.contract import ExportResult, TrainerConfig
 
 
 def export(context: Context) -> Outcome:
     """Bring the adapter to its destination; the job has succeeded when it was read back there."""
     job = context.observed.export
+    if not attempts.completed(context.stored_status):
+        # Stored before anything else happens: what the workers measured is in their pods only.
+        words = _words(context)
+        return outcome(context, words.phase, words.reason, words.message, requeue_after_seconds=0.0)
     if job is None:
         return _start(context)
     if job.state == "Complete":
         return _done(context, job)
     if job.state == "Failed":
-        verdict = judge(job, context.observed.lost_nodes)
-        assert verdict is not None  # a Failed Job always has one
-        message = (
-            f"{verdict.message} Nothing is lost: the finished result is in the workspace "
-            f"({context.status['plan']['workspace']}). {verdict.advice}"
-        )
-        return outcome(context, Phase.FAILED, verdict.reason, message.strip(), warning=True)
-    return _in_flight(context, job)
+        return _failed(context, job)
+    create: tuple[Manifest, ...] = ()
+    if _config_name(context) not in context.world.config_maps:
+        create = (_config_map(context, _config(context)),)
+    return cpu_job.in_flight(context, job, _words(context), create=create)
+
+
+def _words(context: Context) -> cpu_job.Words:
+    return cpu_job.Words(
+        phase=Phase.EXPORTING,
+        reason="Exporting",
+        message=f"Training is done; the result goes to {context.spec.output.destination}.",
+        retry_reason="UploadRetrying",
+        retry_message="The export is tried again:",
+    )
+
+
+def _config_name(context: Context) -> str:
+    return names.train_config(context.owner.name, context.status["attempts"][-1]["number"])
+
+
+def _config(context: Context) -> TrainerConfig:
+    plan = context.status["plan"]
+    key = context.status["prepared"]["key"]
+    return trainer_config(context.owner, context.spec, plan["specHash"], plan=plan, prepared_key=key)
+
+
+def _config_map(context: Context, config: TrainerConfig) -> Manifest:
+    """The last attempt's ConfigMap, should somebody have deleted it."""
+    number = context.status["attempts"][-1]["number"]
+    return config_map(context.owner, _config_name(context), names.COMPONENT_TRAIN, config, attempt=number)
 
 
 def _start(context: Context) -> Outcome:
-    plan = context.status["plan"]
-    number = context.status["attempts"][-1]["number"]
-    config = trainer_config(
-        context.owner,
-        context.spec,
-        plan["specHash"],
-        plan=plan,
-        prepared_key=context.status["prepared"]["key"],
-    )
-    manifest = export_job(
+    config, words = _config(context), _words(context)
+    job = export_job(
         context.owner,
         context.spec,
         config,
         context.settings,
-        plan["trainerImage"],
-        names.train_config(context.owner.name, number),
+        context.status["plan"]["trainerImage"],
+        _config_name(context),
     )
     return outcome(
         context,
-        Phase.EXPORTING,
-        "Exporting",
-        f"Training is done; the result goes to {context.spec.output.destination}.",
-        create=(manifest,),
+        words.phase,
+        words.reason,
+        words.message,
+        create=(*missing_children(context, _config_map(context, config)), job),
     )
 
 
-def _in_flight(context: Context, job: ObservedJob) -> Outcome:
-    wait = pods.waiting(job, 1)
-    if wait is not None and wait.reason:
-        return outcome(context, Phase.EXPORTING, wait.reason, wait.message, warning=True)
-    failed = [pod for pod in job.pods if pod.phase == "Failed"]
-    if failed:
-        verdict = judge(job, context.observed.lost_nodes)
-        said = verdict.message if verdict else "its pod failed."
-        return outcome(
-            context, Phase.EXPORTING, "UploadRetrying", f"The export is tried again: {said}", warning=True
-        )
-    message = f"Training is done; the result goes to {context.spec.output.destination}."
-    return outcome(context, Phase.EXPORTING, "Exporting", message)
+def _failed(context: Context, job: ObservedJob) -> Outcome:
+    verdict = judge(job, context.observed.lost_nodes)
+    assert verdict is not None  # a Failed Job always has one
+    if verdict.hearsay and (wait := cpu_job.awaited(context, job, _words(context))) is not None:
+        return wait
+    message = (
+        f"{verdict.message} Nothing is lost: the finished result is in the workspace "
+        f"({context.status['plan']['workspace']}). {verdict.advice}"
+    )
+    return outcome(context, Phase.FAILED, verdict.reason, message.strip(), warning=True)
 
 
 def _done(context: Context, job: ObservedJob) -> Outcome:
@@ -77,6 +98,8 @@ def _done(context: Context, job: ObservedJob) -> Outcome:
         (pod.end.answer for pod in job.pods if pod.end and isinstance(pod.end.answer, ExportResult)), None
     )
     if result is None:
+        if (wait := cpu_job.awaited(context, job, _words(context))) is not None:
+            return wait
         # The pod is gone with its message. Exporting again adopts what stands there already.
         return outcome(
             context,
@@ -85,6 +108,16 @@ def _done(context: Context, job: ObservedJob) -> Outcome:
             f"Job {job.name} is done but its pod is gone; asking once more.",
             delete=delete_job(context.owner.namespace, job),
         )
+    where = ", ".join(output.uri for output in result.outputs)
+    return outcome(
+        context.learned(outputs=_outputs(result)),
+        Phase.SUCCEEDED,
+        "Succeeded",
+        f"The result is at {where}, read back and verified.",
+    )
+
+
+def _outputs(result: ExportResult) -> list[dict[str, Any]]:
     outputs = [
         {
             "destination": output.destination,
@@ -96,11 +129,4 @@ def _done(context: Context, job: ObservedJob) -> Outcome:
         }
         for output in result.outputs
     ]
-    context = context.learned(
-        outputs=[{key: value for key, value in output.items() if value is not None} for output in outputs]
-    )
-    where = ", ".join(output.uri for output in result.outputs)
-    assert attempts.completed(context.status)
-    return outcome(
-        context, Phase.SUCCEEDED, "Succeeded", f"The result is at {where}, read back and verified."
-    )
+    return [{key: value for key, value in output.items() if value is not None} for output in outputs]

@@ -40,7 +40,7 @@ def data_ready_note(context: Context) -> dict[str, tuple[str, str, str]]:
 
 def _status_of(context: Context, choice: Choice) -> dict[str, Any]:
     spec, template = context.spec, context.spec.pod_template
-    return {
+    chosen = {
         "specHash": spec_hash(spec),
         "trainerImage": (template.image if template else None) or context.settings.trainer_image,
         "zeroStage": choice.zero_stage,
@@ -58,3 +58,4 @@ def _status_of(context: Context, choice: Choice) -> dict[str, Any]:
         "estimated": {"gpuMemoryBytes": choice.memory.total} if spec.compute.gpus_per_node else None,
         "reasons": list(choice.reasons),
     }
+    return {key: value for key, value in chosen.items() if value is not None}

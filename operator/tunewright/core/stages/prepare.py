@@ -7,14 +7,25 @@ from typing import Any
 from tunewright.api.hashing import spec_hash
 from tunewright.children.config import config_map
 from tunewright.children.cpu_job import prepare_job
-from tunewright.core import names, pods
+from tunewright.core import names
 from tunewright.core.failures import judge
 from tunewright.core.lifecycle import ACCEPTED, DATA_READY, Phase
+from tunewright.core.model import Manifest
 from tunewright.core.observe import ObservedJob
 from tunewright.core.outcome import Context, Outcome, delete_job, outcome
 from tunewright.core.references import KINDS, references
+from tunewright.core.stages import cpu_job
 from tunewright.core.translate import trainer_config
-from tunewright_trainer.contract import Facts
+from tunewright_trainer.contract import Facts, TrainerConfig
+
+_ACCEPTED = ("True", "Accepted", "The spec is valid and everything it names is there.")
+_WORDS = cpu_job.Words(
+    phase=Phase.PREPARING,
+    reason="Preparing",
+    message="Reading the model and the data on CPU before any worker starts.",
+    retry_reason="PrepareRetrying",
+    retry_message="Preparing is tried again:",
+)
 
 
 def accept(context: Context) -> Context | Outcome:
@@ -52,17 +63,11 @@ def prepare(context: Context) -> Context | Outcome:
     if job.state == "Complete":
         return _take_facts(context, job)
     if job.state == "Failed":
-        verdict = judge(job, context.observed.lost_nodes)
-        assert verdict is not None  # a Failed Job always has one
-        return outcome(
-            context,
-            Phase.FAILED,
-            verdict.reason,
-            verdict.sentence,
-            notes={DATA_READY: ("False", verdict.reason, verdict.sentence)},
-            warning=True,
-        )
-    return _in_flight(context, job)
+        return _failed(context, job)
+    create: tuple[Manifest, ...] = ()
+    if names.prepare_config(context.owner.name) not in context.world.config_maps:
+        create = (_config_map(context, _config(context)),)
+    return cpu_job.in_flight(context, job, _WORDS, create=create, notes={ACCEPTED: _ACCEPTED})
 
 
 def _image(context: Context) -> str:
@@ -70,58 +75,59 @@ def _image(context: Context) -> str:
     return (template.image if template else None) or context.settings.trainer_image
 
 
-def _start(context: Context) -> Outcome:
-    config = trainer_config(context.owner, context.spec, spec_hash(context.spec))
+def _config(context: Context) -> TrainerConfig:
+    return trainer_config(context.owner, context.spec, spec_hash(context.spec))
+
+
+def _config_map(context: Context, config: TrainerConfig) -> Manifest:
     name = names.prepare_config(context.owner.name)
+    return config_map(context.owner, name, names.COMPONENT_PREPARE, config)
+
+
+def _start(context: Context) -> Outcome:
+    config = _config(context)
     return outcome(
         context,
-        Phase.PREPARING,
-        "Preparing",
-        "Reading the model and the data on CPU before any worker starts.",
+        _WORDS.phase,
+        _WORDS.reason,
+        _WORDS.message,
         create=(
-            config_map(context.owner, name, names.COMPONENT_PREPARE, config),
+            _config_map(context, config),
             prepare_job(context.owner, context.spec, config, context.settings, _image(context)),
         ),
-        notes={
-            ACCEPTED: ("True", "Accepted", "The spec is valid and everything it names is there."),
-            DATA_READY: ("Unknown", "Preparing", "The data is being read."),
-        },
+        notes={ACCEPTED: _ACCEPTED, DATA_READY: ("Unknown", "Preparing", "The data is being read.")},
     )
 
 
-def _in_flight(context: Context, job: ObservedJob) -> Outcome:
-    wait = pods.waiting(job, 1)
-    notes = {ACCEPTED: ("True", "Accepted", "The spec is valid and everything it names is there.")}
-    if wait is not None and wait.reason:
-        return outcome(context, Phase.PREPARING, wait.reason, wait.message, notes=notes, warning=True)
-    retried = [pod for pod in job.pods if pod.phase == "Failed"]
-    if retried:
-        verdict = judge(job, context.observed.lost_nodes)
-        said = verdict.message if verdict else "its pod failed."
-        return outcome(
-            context,
-            Phase.PREPARING,
-            "PrepareRetrying",
-            f"Preparing is tried again: {said}",
-            notes=notes,
-            warning=True,
-        )
-    message = "Reading the model and the data on CPU before any worker starts."
-    return outcome(context, Phase.PREPARING, "Preparing", message, notes=notes)
+def _failed(context: Context, job: ObservedJob) -> Outcome:
+    verdict = judge(job, context.observed.lost_nodes)
+    assert verdict is not None  # a Failed Job always has one
+    if verdict.hearsay and (wait := cpu_job.awaited(context, job, _WORDS)) is not None:
+        return wait
+    return outcome(
+        context,
+        Phase.FAILED,
+        verdict.reason,
+        verdict.sentence,
+        notes={DATA_READY: ("False", verdict.reason, verdict.sentence)},
+        warning=True,
+    )
 
 
 def _take_facts(context: Context, job: ObservedJob) -> Context | Outcome:
     facts = next((pod.end.answer for pod in job.pods if pod.end and isinstance(pod.end.answer, Facts)), None)
-    if facts is None:
-        # The pod is gone with its message. What it prepared is in the workspace, so asking again is quick.
-        return outcome(
-            context,
-            Phase.PREPARING,
-            "FactsLost",
-            f"Job {job.name} is done but its pod is gone; asking once more.",
-            delete=delete_job(context.owner.namespace, job),
-        )
-    return context.learned(**_status_of(facts))
+    if facts is not None:
+        return context.learned(**_status_of(facts))
+    if (wait := cpu_job.awaited(context, job, _WORDS)) is not None:
+        return wait
+    # The pod is gone with its message. What it prepared is in the workspace, so asking again is quick.
+    return outcome(
+        context,
+        Phase.PREPARING,
+        "FactsLost",
+        f"Job {job.name} is done but its pod is gone; asking once more.",
+        delete=delete_job(context.owner.namespace, job),
+    )
 
 
 def _status_of(facts: Facts) -> dict[str, Any]:

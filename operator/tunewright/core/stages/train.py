@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tunewright.children.config import config_map
 from tunewright.children.service import worker_service
 from tunewright.children.workers import worker_job
-from tunewright.core import attempts, names
-from tunewright.core.failures import Blame, Verdict, judge, same_failure
+from tunewright.core import attempts, names, pods
+from tunewright.core.failures import INFRASTRUCTURE_REASONS, Blame, Verdict, judge, same_failure
 from tunewright.core.lifecycle import Phase
 from tunewright.core.model import Deletion, Manifest
 from tunewright.core.observe import ObservedJob, parse_time
@@ -18,12 +18,12 @@ from tunewright.core.outcome import (
     Outcome,
     clock,
     delete_job,
-    force_lost_pods,
     live_pods,
     outcome,
+    release_stuck_pods,
 )
 from tunewright.core.stages.planning import data_ready_note
-from tunewright.core.stages.training import completed, in_flight, stalled
+from tunewright.core.stages.training import completed, in_flight, stalled, with_newest_report
 from tunewright.core.translate import trainer_config
 
 LONGEST_BACKOFF_SECONDS = 300.0
@@ -33,6 +33,7 @@ def train(context: Context) -> Context | Outcome:
     """See the current attempt through, or begin the next; done when one has completed."""
     if attempts.completed(context.status):
         return context
+    context = _caught_up(context)
     attempt = attempts.last(context.status)
     if attempt is None or not attempts.is_open(attempt):
         return _begin(context, attempt)
@@ -41,11 +42,25 @@ def train(context: Context) -> Context | Outcome:
     if job is None:
         return _create(context, number)
     if job.state == "Complete":
-        return completed(context, job)
-    verdict = _ended(context, job)
-    if verdict is not None:
-        return _close(context, verdict)
-    return in_flight(context, job, number)
+        return completed(context, job, number)
+    if job.deleting:
+        return _wait_for_pods(context, attempt)
+    if (verdict := _ended(context, job)) is None:
+        return in_flight(context, job, number)
+    if verdict.hearsay and (wait := _awaited(context, job, verdict)) is not None:
+        return wait
+    return _close(with_newest_report(context, job, number), verdict)
+
+
+def _caught_up(context: Context) -> Context:
+    """Status is written before a worker Job is made, so a Job that status doesn't know of means that this
+    status is an old one (writing it will conflict) or was wiped. Either way that attempt is the current one.
+    """
+    newest = max(context.observed.workers, default=0)
+    known = attempts.last(context.status)
+    if newest <= (known["number"] if known else 0):
+        return context
+    return context.learned(attempts=attempts.opened(context.status, context.now, newest))
 
 
 def _ended(context: Context, job: ObservedJob) -> Verdict | None:
@@ -60,8 +75,23 @@ def _ended(context: Context, job: ObservedJob) -> Verdict | None:
     return stalled(context, job) if verdict is None else None
 
 
+def _awaited(context: Context, job: ObservedJob, verdict: Verdict) -> Outcome | None:
+    """Job and pods come by different watches: the pod that knows the cause may not be shown as ended yet."""
+    if job.state != "Failed" or (seconds := pods.settling_seconds(job, context.now)) <= 0:
+        return None
+    return outcome(
+        context,
+        Phase.RESTARTING,
+        verdict.reason,
+        f"{verdict.message} Waiting for the other pods to stop.",
+        requeue_after_seconds=seconds,
+        warning=True,
+    )
+
+
 def _close(context: Context, verdict: Verdict) -> Outcome:
-    context = context.learned(attempts=attempts.closed(context.status, context.now, verdict))
+    closed = attempts.closed(context.status, context.now, verdict)
+    context = context.learned(attempts=closed, workers=None, nodes=None)
     if verdict.blame is Blame.USER:
         return outcome(context, Phase.FAILED, verdict.reason, verdict.sentence, warning=True)
     lifecycle = context.spec.lifecycle
@@ -98,47 +128,45 @@ def _close(context: Context, verdict: Verdict) -> Outcome:
 def _begin(context: Context, previous: attempts.Attempt | None) -> Outcome:
     """Begin the next attempt, once nothing of the previous one runs any more and its back-off is over.
 
-    The previous end is in the stored status by now, so its Jobs hold no facts that could be lost.
+    It is only noted here: its children are made when it stands in the stored status, with the facts and
+    the plan that they are made from.
     """
-    running = [job for job in context.observed.workers.values() if job.state == "Active"]
-    deletions = [deletion for job in running for deletion in delete_job(context.owner.namespace, job)]
-    if running or live_pods(context.observed):
-        return _wait_for_pods(context, previous, (*deletions, *force_lost_pods(context)))
-    if previous is not None and (wait := _backoff_seconds(context, previous)) > 0:
-        until = context.now + timedelta(seconds=wait)
+    if (wait := _previous_runs(context, previous)) is not None:
+        return wait
+    if previous is not None and (until := _backoff_until(context, previous)) is not None:
         return outcome(
             context,
             Phase.RESTARTING,
             previous["reason"],
             f"{previous.get('message', '')} The next attempt starts at {clock(until)}.".strip(),
-            requeue_after_seconds=wait,
+            requeue_after_seconds=(until - context.now).total_seconds(),
         )
     context = context.learned(attempts=attempts.opened(context.status, context.now))
     number = context.status["attempts"][-1]["number"]
-    # The last failed Job is kept for its logs, older ones are not.
-    old = [job for n, job in context.observed.workers.items() if n < number - 1]
-    return replace(
-        _create(context, number),
-        delete=tuple(deletion for job in old for deletion in delete_job(context.owner.namespace, job)),
-    )
+    return replace(_starting(context, number), requeue_after_seconds=0.0)
 
 
 def _create(context: Context, number: int) -> Outcome:
-    if context.observed.leftover_pods:
-        return _wait_for_pods(context, attempts.last(context.status), force_lost_pods(context))
+    if (wait := _previous_runs(context, attempts.last(context.status))) is not None:
+        return wait
+    # The last failed Job is kept for its logs, older ones are not.
+    old = [job for n, job in context.observed.workers.items() if n < number - 1]
+    previous = (names.worker_job(context.owner.name, number - 1),) if number > 1 else ()
+    return replace(
+        _starting(context, number),
+        create=_children(context, number),
+        delete=tuple(deletion for job in old for deletion in delete_job(context.owner.namespace, job)),
+        confirm_over=previous,
+    )
+
+
+def _starting(context: Context, number: int) -> Outcome:
     message = f"Starting {context.spec.compute.nodes} worker pods."
     if number > 1:
         step = (context.status.get("progress") or {}).get("lastCheckpointStep")
         checkpoint = f"the checkpoint at step {step}" if step is not None else "the newest valid checkpoint"
         message = f"Attempt {number} starts and goes on from {checkpoint}."
-    return outcome(
-        context,
-        Phase.STARTING,
-        "Starting",
-        message,
-        create=_children(context, number),
-        notes=data_ready_note(context),
-    )
+    return outcome(context, Phase.STARTING, "Starting", message, notes=data_ready_note(context))
 
 
 def _children(context: Context, number: int) -> tuple[Manifest, ...]:
@@ -155,25 +183,40 @@ def _children(context: Context, number: int) -> tuple[Manifest, ...]:
     )
 
 
+def _previous_runs(context: Context, previous: attempts.Attempt | None) -> Outcome | None:
+    """Stops what still runs of earlier attempts; None when nothing does."""
+    running = [job for job in context.observed.workers.values() if job.state == "Active"]
+    if not running and not live_pods(context.observed):
+        return None
+    deletions = [deletion for job in running for deletion in delete_job(context.owner.namespace, job)]
+    return _wait_for_pods(context, previous, tuple(deletions))
+
+
 def _wait_for_pods(
-    context: Context, previous: attempts.Attempt | None, deletions: tuple[Deletion, ...]
+    context: Context, previous: attempts.Attempt | None, deletions: tuple[Deletion, ...] = ()
 ) -> Outcome:
-    reason = (previous or {}).get("reason") or "WorkersStopping"
     return outcome(
         context,
         Phase.RESTARTING,
-        reason,
+        (previous or {}).get("reason") or "WorkersStopping",
         "Waiting for the previous attempt's pods to stop before the next one starts.",
-        delete=deletions,
+        delete=(*deletions, *release_stuck_pods(context)),
         requeue_after_seconds=5.0,
     )
 
 
-def _backoff_seconds(context: Context, previous: attempts.Attempt) -> float:
-    """Seconds still to wait: doubling with each restart of the software, none for the infrastructure's."""
+def _backoff_until(context: Context, previous: attempts.Attempt) -> datetime | None:
+    """Until when to wait, if at all: longer with each failure of the software, not for the infrastructure's.
+
+    A clock that was put back doesn't make the wait longer.
+    """
     software = (context.status.get("restarts") or {}).get("software", 0)
-    if software == 0 or previous.get("reason") == attempts.SUSPENDED:
-        return 0.0
     ended = parse_time(previous.get("endedAt"))
-    pause = min(context.settings.restart_backoff_seconds * 2 ** (software - 1), LONGEST_BACKOFF_SECONDS)
-    return 0.0 if ended is None else max(0.0, pause - (context.now - ended).total_seconds())
+    reason = previous.get("reason")
+    if software == 0 or ended is None or reason == attempts.SUSPENDED or reason in INFRASTRUCTURE_REASONS:
+        return None
+    longest = min(
+        context.settings.restart_backoff_seconds * 2.0 ** min(software - 1, 32), LONGEST_BACKOFF_SECONDS
+    )
+    until = ended + timedelta(seconds=longest)
+    return until if ended <= context.now < until else None

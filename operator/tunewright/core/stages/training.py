@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from tunewright.core import attempts, curve, pods
+from tunewright.children.config import config_map
+from tunewright.children.service import worker_service
+from tunewright.core import attempts, curve, names, pods
 from tunewright.core.failures import ADVICE, Blame, Verdict, judge
 from tunewright.core.lifecycle import CHECKPOINTED, NODES_READY, Phase
+from tunewright.core.model import Manifest
 from tunewright.core.observe import ObservedJob
-from tunewright.core.outcome import Context, Outcome, clock, outcome
+from tunewright.core.outcome import Context, Outcome, clock, missing_children, outcome
 from tunewright.core.stages.planning import data_ready_note
+from tunewright.core.translate import trainer_config
 from tunewright_trainer.contract import TrainResult
 
 _NEVER_STARTS = ("ImagePullFailed", "ContainerConfigInvalid")
@@ -22,6 +26,7 @@ Notes = dict[str, tuple[str, str, str]]
 def in_flight(context: Context, job: ObservedJob, number: int) -> Outcome:
     """Where a running attempt is."""
     context = _counted(context, job)
+    create = _missing(context, number)
     ending = judge(job, frozenset())
     if ending is not None:
         return outcome(
@@ -29,26 +34,28 @@ def in_flight(context: Context, job: ObservedJob, number: int) -> Outcome:
             Phase.RESTARTING,
             ending.reason,
             f"{ending.message} Waiting for the other pods to stop.",
+            create=create,
             warning=True,
         )
     context, requeue = _with_progress(context, job, number)
-    requeue = _sooner(requeue, _seconds_to_deadline(context, number))
     wait = pods.waiting(job, context.spec.compute.nodes)
+    if _may_stall(context, wait):
+        requeue = _sooner(requeue, _seconds_to_deadline(context))
     notes: Notes = data_ready_note(context) | _notes(context, wait)
-    if wait is not None:
-        return _waiting(context, wait, requeue, notes)
-    progress = context.status.get("progress") or {}
-    if context.settings.progress_url and progress.get("attempt") != number:
-        message = f"All {context.spec.compute.nodes} worker pods run; the ranks load the model and the data."
-        return outcome(
-            context, Phase.STARTING, "LoadingModel", message, requeue_after_seconds=requeue, notes=notes
-        )
+    phase, reason, message = _waiting(wait) if wait is not None else _training(context, number)
     return outcome(
-        context, Phase.RUNNING, "Training", _how_far(progress), requeue_after_seconds=requeue, notes=notes
+        context,
+        phase,
+        reason,
+        message,
+        create=create,
+        requeue_after_seconds=requeue,
+        warning=wait is not None and bool(wait.reason),
+        notes=notes,
     )
 
 
-def completed(context: Context, job: ObservedJob) -> Context:
+def completed(context: Context, job: ObservedJob, number: int) -> Context | Outcome:
     """Training is done: keep what rank 0 measured."""
     result = next(
         (
@@ -58,19 +65,45 @@ def completed(context: Context, job: ObservedJob) -> Context:
         ),
         None,
     )
-    context = context.learned(
+    if result is None and (seconds := pods.settling_seconds(job, context.now)) > 0:
+        message = "All ranks are done; what they measured is awaited."
+        return outcome(context, Phase.RUNNING, "Training", message, requeue_after_seconds=seconds)
+    context = with_newest_report(context, job, number)
+    if result is not None:
+        context = _resumed(context, result.resumed_from_step).learned(
+            measured=_measured(context, result),
+            progress=_final_progress(context.status.get("progress") or {}, result, number),
+            curve=curve.merged_curve(
+                context.status.get("curve") or {}, [(result.step, result.loss, result.eval_loss)]
+            ),
+        )
+    return context.learned(
         attempts=attempts.closed(context.status, context.now, None, attempts.COMPLETED),
         workers=None,
         nodes=None,
     )
-    points = context.world.history
-    if result is not None:
-        points = (*points, (result.step, result.loss, result.eval_loss))
-        context = context.learned(
-            measured=_measured(context, result),
-            progress=_final_progress(context.status.get("progress") or {}, result),
-        )
-    return context.learned(curve=curve.merged_curve(context.status.get("curve") or {}, points))
+
+
+def with_newest_report(context: Context, job: ObservedJob, number: int) -> Context:
+    """The context with the attempt's newest report taken in, due or not: the attempt is over."""
+    report = context.world.progress
+    if report is None or report.pod_uid not in {pod.uid for pod in job.pods}:
+        return context
+    stored: Mapping[str, Any] = context.status.get("progress") or {}
+    ranks = context.spec.compute.world_size()
+    context = context.learned(
+        progress=curve.progress_status(stored, report, number, ranks),
+        curve=curve.merged_curve(context.status.get("curve") or {}, context.world.history),
+    )
+    return _resumed(context, report.values.get("resumed_from_step"))
+
+
+def _resumed(context: Context, step: int | None) -> Context:
+    """The context with the step of the checkpoint that the attempt began with."""
+    if step is None or step < 0:
+        return context
+    newest = {**context.status["attempts"][-1], "resumedFromStep": step}
+    return context.learned(attempts=[*context.status["attempts"][:-1], newest])
 
 
 def stalled(context: Context, job: ObservedJob) -> Verdict | None:
@@ -79,16 +112,14 @@ def stalled(context: Context, job: ObservedJob) -> Verdict | None:
     attempt = attempts.last(context.status)
     assert attempt is not None
     wait = pods.waiting(job, context.spec.compute.nodes)
-    if wait is not None and wait.reason not in _NEVER_STARTS:
+    if not _may_stall(context, wait):
         return None
     report = context.world.progress
-    advanced = curve.last_advance(context.status, attempt["startedAt"], report)
+    advanced = curve.last_advance(context.status, attempt, report)
     if advanced is None or context.now - advanced < timedelta(seconds=deadline):
         return None
     if wait is not None:
         return Verdict(wait.reason, Blame.USER, wait.message)
-    if not context.settings.progress_url:
-        return None
     step = (context.status.get("progress") or {}).get("step")
     where = f"after step {step}" if step is not None else "before the first step"
     return Verdict(
@@ -97,6 +128,30 @@ def stalled(context: Context, job: ObservedJob) -> Verdict | None:
         f"No rank advanced {where} for {deadline} s (since {clock(advanced)}).",
         ADVICE["ProgressStalled"],
         step=step,
+    )
+
+
+def _may_stall(context: Context, wait: pods.Wait | None) -> bool:
+    """Whether the time without a step counts: not while pods wait for nodes or just need time to start, nor
+    in an installation to which trainers can't report."""
+    if wait is not None:
+        return wait.reason in _NEVER_STARTS
+    return context.settings.progress_url is not None
+
+
+def _missing(context: Context, number: int) -> tuple[Manifest, ...]:
+    """The Service and the ConfigMap of an attempt that runs, should somebody have deleted them."""
+    plan, owner = context.status["plan"], context.owner
+    name = names.train_config(owner.name, number)
+    if name in context.world.config_maps:
+        return missing_children(context, worker_service(owner))
+    key = context.status["prepared"]["key"]
+    config = trainer_config(owner, context.spec, plan["specHash"], plan=plan, prepared_key=key)
+    ca_pem = context.settings.progress_ca_pem
+    return missing_children(
+        context,
+        worker_service(owner),
+        config_map(owner, name, names.COMPONENT_TRAIN, config, ca_pem=ca_pem, attempt=number),
     )
 
 
@@ -112,17 +167,17 @@ def _counted(context: Context, job: ObservedJob) -> Context:
     )
 
 
-def _waiting(context: Context, wait: pods.Wait, requeue: float | None, notes: Notes) -> Outcome:
+def _waiting(wait: pods.Wait) -> tuple[Phase, str, str]:
     phase = Phase.PROVISIONING if wait.nodes and wait.reason else Phase.STARTING
-    return outcome(
-        context,
-        phase,
-        wait.reason or "Starting",
-        wait.message,
-        requeue_after_seconds=requeue,
-        warning=bool(wait.reason),
-        notes=notes,
-    )
+    return phase, wait.reason or "Starting", wait.message
+
+
+def _training(context: Context, number: int) -> tuple[Phase, str, str]:
+    progress = context.status.get("progress") or {}
+    if context.settings.progress_url and progress.get("attempt") != number:
+        message = f"All {context.spec.compute.nodes} worker pods run; the ranks load the model and the data."
+        return Phase.STARTING, "LoadingModel", message
+    return Phase.RUNNING, "Training", _how_far(progress)
 
 
 def _with_progress(context: Context, job: ObservedJob, number: int) -> tuple[Context, float | None]:
@@ -131,20 +186,10 @@ def _with_progress(context: Context, job: ObservedJob, number: int) -> tuple[Con
     if report is None or report.pod_uid not in {pod.uid for pod in job.pods}:
         return context, None
     stored: Mapping[str, Any] = context.status.get("progress") or {}
-    every = context.settings.progress_status_seconds
-    first = stored.get("attempt") != number
-    if not first and not curve.progress_due(stored, report, every):
-        return context, (every if report.received_at != stored.get("updatedTime") else None)
-    ranks = context.spec.compute.world_size()
-    context = context.learned(
-        progress=curve.progress_status(stored, report, number, ranks),
-        curve=curve.merged_curve(context.status.get("curve") or {}, context.world.history),
-    )
-    resumed = report.values.get("resumed_from_step")
-    if resumed is not None:
-        newest = {**context.status["attempts"][-1], "resumedFromStep": resumed}
-        context = context.learned(attempts=[*context.status["attempts"][:-1], newest])
-    return context, every
+    due = curve.seconds_until_due(stored, report, number, context.settings.progress_status_seconds)
+    if due is None or due > 0:
+        return context, due
+    return with_newest_report(context, job, number), None
 
 
 def _notes(context: Context, wait: pods.Wait | None) -> Notes:
@@ -184,10 +229,10 @@ def _measured(context: Context, result: TrainResult) -> dict[str, Any]:
         "finalLoss": result.loss,
         "finalEvalLoss": result.eval_loss,
     }
-    return {key: value for key, value in measured.items() if value is not None}
+    return curve.sound(measured)
 
 
-def _final_progress(stored: Mapping[str, Any], result: TrainResult) -> dict[str, Any]:
+def _final_progress(stored: Mapping[str, Any], result: TrainResult, number: int) -> dict[str, Any]:
     fresh = {
         "step": result.step,
         "totalSteps": result.total_steps,
@@ -197,15 +242,16 @@ def _final_progress(stored: Mapping[str, Any], result: TrainResult) -> dict[str,
         "evalLoss": result.eval_loss,
         "epoch": result.epoch,
         "tokensPerSecond": result.tokens_per_second,
+        "attempt": number,
     }
     kept = {key: value for key, value in stored.items() if key != "estimatedCompletionTime"}
-    return {**kept, **{key: value for key, value in fresh.items() if value is not None}}
+    return {**kept, **curve.sound(fresh)}
 
 
-def _seconds_to_deadline(context: Context, number: int) -> float:
+def _seconds_to_deadline(context: Context) -> float:
     """When to look again though nothing happens: progressDeadlineSeconds after the last step."""
     attempt = attempts.last(context.status) or {}
-    advanced = curve.last_advance(context.status, attempt.get("startedAt", ""), context.world.progress)
+    advanced = curve.last_advance(context.status, attempt, context.world.progress)
     deadline = context.spec.lifecycle.progress_deadline_seconds
     passed = (context.now - advanced).total_seconds() if advanced else 0.0
     return max(1.0, deadline - passed)
