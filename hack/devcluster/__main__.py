@@ -35,8 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = _command(commands, "up", _up, "start a fresh cluster and return when it is ready")
-    up.add_argument("--nodes", type=int, default=2, help="how many nodes (default 2)")
-    up.add_argument("--gpus", type=int, default=0, help="fake nvidia.com/gpu on each node (default 0)")
+    up.add_argument("--nodes", type=_count, default=2, help="how many nodes (default 2)")
+    up.add_argument("--gpus", type=_count, default=0, help="fake nvidia.com/gpu on each node (default 0)")
     up.add_argument(
         "--pass-env",
         action="append",
@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "status", _status, "say what runs")
     _command(commands, "env", _env, 'print shell lines: eval "$(python -m hack.devcluster env)"')
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
+    return int(text)
 
 
 def _command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hack.devcluster.identity import Identity
+from hack.devcluster.identity import POD_UID, Identity
 
 Object = dict[str, Any]
 
@@ -30,8 +30,8 @@ def _container_refusal(spec: Object, container: Object, identity: Identity) -> s
     if context.get("privileged"):
         return "privileged is refused"
     user = context.get("runAsUser")
-    if user is not None and identity.uid is not None and user != identity.uid:
-        return f"runAsUser {user} is refused: pods run as uid {identity.uid} here"
+    if user is not None and not identity.may_be(user):
+        return f"runAsUser {user} is refused: pods run as uid {POD_UID} here"
     if container.get("restartPolicy") == "Always":
         return "a sidecar (an init container with restartPolicy Always) is not played"
     for mount in container.get("volumeMounts") or []:

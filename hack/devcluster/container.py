@@ -94,11 +94,13 @@ class Container:
 
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM, the grace period, SIGKILL; returns when the process is gone."""
-        self._stopping = True
+        is_first, self._stopping = not self._stopping, True
         process = self._process
         if process is None:
+            self._grace_seconds = grace_seconds  # for a process that is just being made
             return
-        process.terminate()
+        if is_first:
+            process.terminate()
         try:
             await asyncio.wait_for(self._process_over.wait(), grace_seconds)
         except TimeoutError:
@@ -151,6 +153,7 @@ class Container:
         self.host.event("Normal", "Started", f"Started container {self.spec['name']}")
         self.host.changed()
         if self._stopping:  # the stop came while the process was being made
+            self._process.terminate()
             self._late_stop = asyncio.create_task(self.stop(self._grace_seconds))
 
     async def _until_end(self) -> int:

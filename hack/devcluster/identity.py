@@ -27,6 +27,10 @@ class Identity:
     note: str
     """How this differs from a container's user; empty when it doesn't."""
 
+    def may_be(self, user: int) -> bool:
+        """Whether a pod that asks for this uid gets it, or at least what the image's own user gets."""
+        return user == POD_UID or (self.uid is None and user == os.geteuid() != 0)
+
     def give(self, path: Path) -> None:
         """Make a file or folder the pod's own."""
         if self.uid is not None:

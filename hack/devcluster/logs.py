@@ -134,7 +134,8 @@ def _is_api_server(request: web.Request) -> bool:
 
 
 def _why_nothing(pod: str, container: Container) -> str:
-    waiting = container.state.current.get("waiting") or {}
-    reason = waiting.get("reason", "no such log")
     name = container.spec["name"]
-    return f'container "{name}" in pod "{pod}" is waiting to start: {reason}'
+    (kind, details), *_ = container.state.current.items()
+    if kind == "waiting":
+        return f'container "{name}" in pod "{pod}" is waiting to start: {details.get("reason")}'
+    return f'container "{name}" in pod "{pod}" has no such log ({kind}: {details.get("reason", "")})'

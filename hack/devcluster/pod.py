@@ -72,6 +72,7 @@ class PodWorker:
         self._written: Object | None = None
         folders = self.folder / "volumes"
         self._volumes = PodVolumes(node.api, pod, folders, node.storage, node.identity)
+        self._make_containers()
 
     # --- What the node calls --------------------------------------------------------------------------
 
@@ -89,10 +90,6 @@ class PodWorker:
         """The object is gone: stop what still runs, at once, and write no status any more."""
         self._is_gone = True
         self._begin_stop(FORCED_GRACE_SECONDS)
-
-    @property
-    def is_done(self) -> bool:
-        return self.task is not None and self.task.done()
 
     def clean_up(self) -> None:
         """Remove the pod's folder; its logs stay with the node for whoever looks for what went wrong."""
@@ -144,7 +141,6 @@ class PodWorker:
     async def _live(self) -> None:
         spec = self.pod["spec"]
         why_not = refusal(self.pod, self.node.identity)
-        self._make_containers()
         if why_not:
             self.event("Warning", "Refused", why_not)
             self._failure = ("Refused", why_not)
@@ -222,13 +218,16 @@ class PodWorker:
     # --- Stopping -------------------------------------------------------------------------------------
 
     def _begin_stop(self, grace_seconds: float) -> None:
-        if self._stop.is_set():
+        """Stop all containers; asked again, it can only shorten the grace."""
+        if self._stop.is_set() and grace_seconds >= self._grace_seconds:
             return
+        if not self._stop.is_set():
+            for each in self.containers.values():
+                if "running" in each.state.current:
+                    self.event("Normal", "Killing", f"Stopping container {each.spec['name']}")
         self._stop.set()
-        running = [each for each in self.containers.values() if "running" in each.state.current]
-        for each in running:
-            self.event("Normal", "Killing", f"Stopping container {each.spec['name']}")
-        self._stopping = [asyncio.create_task(each.stop(grace_seconds)) for each in self.containers.values()]
+        self._grace_seconds = grace_seconds
+        self._stopping += [asyncio.create_task(each.stop(grace_seconds)) for each in self.containers.values()]
 
     async def _finish(self) -> None:
         """The last status, then the object itself."""
@@ -260,12 +259,12 @@ class PodWorker:
     async def _write_changes(self) -> None:
         while True:
             await self._dirty.wait()
+            self._dirty.clear()
             await self._write_status()
 
     async def _write_status(self) -> None:
         """Patch the status if it differs from the last one written; tries until the API server answers."""
         while not self._is_gone:
-            self._dirty.clear()
             facts = PodFacts(
                 pod=self.pod,
                 init=self._states("initContainers"),

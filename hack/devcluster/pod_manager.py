@@ -107,13 +107,18 @@ class PodManager:
             worker.forget()
             task = asyncio.create_task(self._clean_up(worker))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._cleaned_up)
 
     async def _clean_up(self, worker: PodWorker) -> None:
         if worker.task is not None:
             await asyncio.gather(worker.task, return_exceptions=True)
         await asyncio.to_thread(worker.clean_up)
         self._workers.pop(worker.uid, None)
+
+    def _cleaned_up(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("Clean-up of a pod failed", exc_info=task.exception())
 
     def _allocate_address(self) -> str:
         """The next address of the pod range that no pod of this node has."""

@@ -31,8 +31,8 @@ def spec_of(name: str) -> NodeSpec:
 def test_a_silent_node_becomes_not_ready_and_comes_back(dev_cluster: DevCluster, namespace: str) -> None:
     name = "silent-0"
     dev_cluster.add_node(spec_of(name))
-    on_it = {"nodeSelector": {"kubernetes.io/hostname": name}}
-    dev_cluster.apply(pod(script=FOREVER, **on_it), namespace=namespace)
+    there = {"kubernetes.io/hostname": name}
+    dev_cluster.apply(pod(script=FOREVER, nodeSelector=there), namespace=namespace)
     wait_log(dev_cluster, namespace, "one", "ready")
     mark = node_mark(dev_cluster.state, name)
     assert marked_processes(mark)
@@ -48,7 +48,7 @@ def test_a_silent_node_becomes_not_ready_and_comes_back(dev_cluster: DevCluster,
     dev_cluster.add_node(spec_of(name))
     failed = wait_phase(dev_cluster, namespace, "one", "Failed")
     assert failed["status"]["reason"] == "NodeRestarted"
-    dev_cluster.apply(pod("two", script="print('works')", **on_it), namespace=namespace)
+    dev_cluster.apply(pod("two", script="print('works')", nodeSelector=there), namespace=namespace)
     wait_phase(dev_cluster, namespace, "two", "Succeeded")
     dev_cluster.delete_node(name)
     wait_gone(dev_cluster, "node", name)
@@ -102,6 +102,26 @@ def test_when_one_program_dies_all_stop(small_cluster: DevCluster) -> None:
         wait_until(lambda: all_gone(pids), 40, "every process to end")
         wait_until(lambda: not marked_processes(cluster.state.cluster_id), 20, "the pods to end")
         assert "etcd ended with exit code -9" in (cluster.state.root / "supervisor.log").read_text()
+
+
+def test_a_killed_owner_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    script = (
+        "import os, signal, sys\n"
+        "from hack.devcluster.cluster import DevCluster, NodeSpec\n"
+        "DevCluster(sys.argv[1], [NodeSpec('only')]).up()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT)}
+    cluster = DevCluster(folder)
+    try:
+        subprocess.run(command, timeout=120, check=False, env=environment)
+        assert cluster.state.info_file.is_file()
+        wait_until(lambda: not pids_of(cluster), 40, "every process to end", folder / "supervisor.log")
+        assert "has ended" in (folder / "supervisor.log").read_text()
+    finally:
+        cluster.down()
 
 
 def test_the_command_line_goes_up_and_down(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from hack.devcluster.cluster import DevCluster
+from hack.devcluster.node_spec import node_mark
+from hack.devcluster.process import marked_processes
 from tests.devcluster.builders import TRAINER_IMAGE, container, pod
 from tests.devcluster.watching import container_state, event_reasons, wait_gone, wait_log, wait_phase
 
@@ -170,6 +172,28 @@ def test_a_deaf_process_is_killed_after_its_grace(dev_cluster: DevCluster, names
     assert container_state(last)["terminated"]["exitCode"] == 137
     dev_cluster.kubectl("patch", "pod", "one", "-n", namespace, "-p", '{"metadata": {"finalizers": null}}')
     wait_gone(dev_cluster, "pod", "one", namespace)
+
+
+def test_a_forced_deletion_shortens_the_grace(dev_cluster: DevCluster, namespace: str) -> None:
+    script = (
+        "import signal, time\nsignal.signal(15, lambda *_: print('one SIGTERM', flush=True))\n"
+        "print('ready', flush=True)\nwhile True: time.sleep(600)"
+    )
+    dev_cluster.apply(pod(script=script, terminationGracePeriodSeconds=600), namespace=namespace)
+    wait_log(dev_cluster, namespace, "one", "ready")
+    running = dev_cluster.get("pod", "one", namespace)
+    mark = f"{node_mark(dev_cluster.state, running['spec']['nodeName'])}/{running['metadata']['uid']}"
+    dev_cluster.kubectl("delete", "pod", "one", "-n", namespace, "--wait=false")
+    wait_log(dev_cluster, namespace, "one", "one SIGTERM")
+    assert marked_processes(mark)
+    dev_cluster.kubectl("delete", "pod", "one", "-n", namespace, "--force", "--grace-period=0")
+    wait_gone(dev_cluster, "pod", "one", namespace)
+    dev_cluster.wait_for(lambda: not marked_processes(mark), 20, "the processes to end")
+    finished = dev_cluster.state.node(running["spec"]["nodeName"]) / "finished-logs"
+    folder = f"{namespace}_one_{running['metadata']['uid'][:8]}"
+    log = finished / folder / "main" / "0.log"
+    dev_cluster.wait_for(log.is_file, 20, "the log to be kept")
+    assert log.read_text().split("\n").count("one SIGTERM") == 1
 
 
 def test_init_containers_run_in_order_and_stop_the_pod(dev_cluster: DevCluster, namespace: str) -> None:
