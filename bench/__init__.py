@@ -1,0 +1,1 @@
+"""Benchmarks: what the operator costs on a real API server."""

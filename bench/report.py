@@ -1,0 +1,96 @@
+"""Writes a run down: as JSON for machines, as Markdown tables for docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.figures import Figure, as_json, as_values
+from bench.targets import TARGETS, how_far
+from hack.devcluster.images import REPOSITORY_ROOT
+
+SCENARIO_TITLES = {
+    "idle": "No job at all",
+    "writes": "Writes of an undisturbed job",
+    "rate": "One job a second",
+    "burst": "All jobs at once",
+    "cold": "Restart among finished jobs",
+    "wide": "One job of very many pods",
+    "steady": "Steady state",
+    "failover": "Two replicas",
+}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on; no name of the machine."""
+    cpu = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    return {
+        "cores": os.cpu_count(),
+        "cpu": cpu,
+        "memoryGiB": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "loadBefore": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def document(
+    figures: Sequence[Figure], command: str, before: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Everything about a run. ``before``: :func:`machine` as it was when the run began."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "command": command,
+        "commit": _commit(),
+        "seconds": round(seconds),
+        "machine": dict(before),
+        "figures": as_json(figures),
+    }
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The tables of docs/benchmarks.md from what :func:`document` made."""
+    figures = [Figure(**each) for each in report["figures"]]
+    host = report["machine"]
+    load = ", ".join(f"{each:g}" for each in host["loadBefore"])
+    lines = [
+        f"- Date: {report['date']}, commit `{report['commit']}`, {report['seconds']} s",
+        f"- Command: `{report['command']}`",
+        f"- Machine: {host['cores']} cores ({host['cpu']}), {host['memoryGiB']:g} GiB memory, kernel "
+        f"{host['kernel']}, Python {host['python']}; load before: {load}",
+        "",
+        "## Against the targets",
+        "",
+        "| | target | measured | |",
+        "|---|---|---|---|",
+    ]
+    values = as_values(figures)
+    for target in TARGETS:
+        measured = "<br>".join(how_far(target, values)) or "–"
+        lines.append(f"| {target.name} | {target.text} | {measured} | {target.note} |")
+    lines += ["", "## All figures", ""]
+    for scenario, title in SCENARIO_TITLES.items():
+        rows = [each for each in figures if each.key.startswith(f"{scenario}.")]
+        if rows:
+            lines += [f"**{title}** (`{scenario}`)", "", "| figure | |", "|---|---|"]
+            lines += [f"| {each.what} | {each.shown} |" for each in rows]
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _commit() -> str:
+    """The commit that was measured, marked when the tree differs from it."""
+    command = ["git", "-C", str(REPOSITORY_ROOT), "describe", "--always", "--dirty=+"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
