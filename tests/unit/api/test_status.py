@@ -7,6 +7,7 @@ import math
 import pytest
 from pydantic import BaseModel
 
+from tests.crd_schema import status_problems
 from tunewright.api.status import (
     Condition,
     DataStatus,
@@ -56,3 +57,23 @@ def test_a_figure_that_json_cannot_say_is_left_out(figure: float) -> None:
 
 def test_a_status_of_a_later_version_can_be_read() -> None:
     assert FineTuneJobStatus.model_validate({"phase": "Failed", "cost": {"amount": 3}}).phase == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        ({"phase": "Running", "progress": {"step": 1, "loss": 2}}, None),
+        ({"phase": "Runing"}, "status.phase: 'Runing' is none of"),
+        ({"progress": {"stepp": 1}}, "status.progress.stepp: is not in the CRD and would be pruned"),
+        ({"progress": {"step": 1.5}}, "status.progress.step: 1.5 is no integer"),
+        ({"progress": {"step": True}}, "status.progress.step: True is no integer"),
+        ({"progress": {"percent": 101}}, "status.progress.percent: 101 is out of bounds"),
+        ({"message": "x" * 2049}, "status.message: has 2049 characters"),
+        ({"attempts": [{"startedAt": "2026-01-02T03:04:05Z"}]}, "status.attempts[0].number: is required"),
+        ({"curve": {"steps": [1] * 65}}, "status.curve.steps: has 65 entries"),
+    ],
+    ids=str,
+)
+def test_the_offline_judge_of_statuses_finds(status: dict[str, object], problem: str | None) -> None:
+    found = status_problems(status)
+    assert [line[: len(problem or "")] for line in found] == ([problem] if problem else [])
