@@ -24,8 +24,9 @@ def status_problems(status: Mapping[str, Any]) -> list[str]:
 
 
 def _problems(value: Any, schema: Schema, path: str) -> Iterator[str]:
-    kind = schema["type"]
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    kind: str = schema["type"]
+    is_kind = isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+    if not is_kind:
         yield f"{path}: {value!r} is no {kind}"
         return
     if "enum" in schema and value not in schema["enum"]:

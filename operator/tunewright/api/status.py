@@ -180,12 +180,6 @@ class AttemptStatus(StatusModel):
     message: Sentence | None = None
     """The same in a sentence, with rank and error."""
     rank: Count | None = None
-    """Rank that failed first."""
-    step: Count | None = None
-    """Last step that was made."""
-    last_checkpoint_step: Count | None = None
-    """Step of its newest checkpoint, from which the next attempt goes on."""
-    rank: Count | None = None
     """Rank that failed."""
     step: Count | None = None
     """Last step that it reported."""
