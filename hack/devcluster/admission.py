@@ -53,6 +53,8 @@ def not_enforced(pod: Object, identity: Identity) -> list[str]:
         found.append("the size of /dev/shm")
     if any((each.get("resources") or {}).get("limits") for each in all_containers(spec)):
         found.append("resource limits")
+    if any(each.get("lifecycle") for each in all_containers(spec)):
+        found.append("lifecycle hooks")
     if identity.note:
         found.append(identity.note)
     return found

@@ -26,6 +26,8 @@ from hack.devcluster.state import ClusterError, PidFile, StateDir, wait_until
 __all__ = ["ClusterError", "DevCluster", "NodeSpec"]
 
 START_DEADLINE_SECONDS = 150
+START_ATTEMPTS = 3
+PORT_TAKEN = "address already in use"
 NODE_DEADLINE_SECONDS = 90
 PROCESS_ENVIRONMENT = ("PATH", "LANG", "KUBEBUILDER_ASSETS", "TUNEWRIGHT_CACHE", "HOME")
 """What the cluster's own processes get of the caller's environment; pods get none of it."""
@@ -74,8 +76,20 @@ class DevCluster:
         """Start control plane and nodes; returns when all nodes are Ready. Raises ClusterError."""
         if self.is_running():
             raise ClusterError(f"A cluster runs in {self.state.root}; stop it first: {self._command('down')}")
-        self._clear()
-        self._report("Starting etcd, API server, controller-manager and scheduler (about 10 s)")
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self._clear()
+            self._report("Starting etcd, API server, controller-manager and scheduler (about 10 s)")
+            try:
+                self._start_control_plane()
+                break
+            except ClusterError as error:
+                # A free port was taken by somebody else before the program listened on it.
+                if PORT_TAKEN not in str(error) or attempt == START_ATTEMPTS:
+                    raise
+                self._report("A port was taken meanwhile; again with others")
+        self._start_nodes()
+
+    def _start_control_plane(self) -> None:
         command = ["hack.devcluster.supervisor", "--dir", str(self.state.root)]
         command += ["--node-grace-seconds", str(self.options.node_grace_seconds)]
         if self._owned:
@@ -91,6 +105,8 @@ class DevCluster:
 
         explain = self.state.root / "supervisor.log"
         wait_until(is_ready, START_DEADLINE_SECONDS, "the control plane", explain)
+
+    def _start_nodes(self) -> None:
         self._report(f"Starting {len(self.nodes)} process nodes (about 4 s)")
         for spec in self.nodes:
             self._start_node(spec)
@@ -113,6 +129,13 @@ class DevCluster:
 
     def is_running(self) -> bool:
         return PidFile(self.state, "supervisor").pid() is not None
+
+    def pid(self, program: str) -> int:
+        """Process id of, say, etcd, supervisor or node-<name>, for tests that stop or stall it."""
+        found = PidFile(self.state, program).pid()
+        if found is None:
+            raise ClusterError(f"{program} doesn't run in {self.state.root}")
+        return found
 
     # --- Nodes ----------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 STATUS_EVERY_BEATS = 8
 """The Lease says that the node lives; its whole status is renewed more rarely."""
 VERSION = "v1.37.2"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 class Registration:
@@ -68,7 +69,7 @@ class Registration:
         labels = {
             "kubernetes.io/hostname": spec.name,
             "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64"),
+            "kubernetes.io/arch": ARCHITECTURE,
             **spec.labels,
         }
         node = {"metadata": {"name": spec.name, "labels": labels}, "spec": {"taints": spec.taints}}
@@ -110,7 +111,7 @@ class Registration:
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
             "nodeInfo": {
-                "architecture": "amd64",
+                "architecture": ARCHITECTURE,
                 "bootID": "",
                 "containerRuntimeVersion": "process://1",
                 "kernelVersion": platform.release(),

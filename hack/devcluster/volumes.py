@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class PodVolumes:
     folder: Path
     storage: Path
     identity: Identity
+    clock: Callable[[], float] = time.monotonic
     _token_due: dict[str, float] = field(default_factory=dict)
     _tokens: dict[str, str] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
@@ -141,7 +143,7 @@ class PodVolumes:
     async def _token(self, source: Object) -> str:
         """A token bound to the pod, asked again once 80% of its life is over."""
         slot = f"{source.get('audience', '')}/{source['path']}"
-        if time.monotonic() >= self._token_due.get(slot, 0):
+        if self.clock() >= self._token_due.get(slot, 0):
             seconds = source.get("expirationSeconds", DEFAULT_TOKEN_SECONDS)
             metadata = self.pod["metadata"]
             account = self.pod["spec"].get("serviceAccountName") or "default"
@@ -152,7 +154,7 @@ class PodVolumes:
             body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
             answer = await self.api.create(path, body)
             self._tokens[slot] = answer["status"]["token"]
-            self._token_due[slot] = time.monotonic() + seconds * TOKEN_REFRESH_FRACTION
+            self._token_due[slot] = self.clock() + seconds * TOKEN_REFRESH_FRACTION
         return self._tokens[slot]
 
 

@@ -136,7 +136,8 @@ def test_logs_can_be_followed_to_the_end(dev_cluster: DevCluster, namespace: str
         assert follower.stdout.readline() == "first\n"
         dev_cluster.apply(config | {"data": {"state": "open"}}, namespace=namespace)
         # Ends by itself, which also shows that the files of a ConfigMap follow it.
-        assert follower.stdout.read() == "last\n"
+        rest, _ = follower.communicate(timeout=90)
+        assert rest == "last\n"
     assert follower.returncode == 0
     assert dev_cluster.logs("one", namespace, "--tail=1") == "last\n"
 
