@@ -57,7 +57,7 @@ test-cluster: bootstrap ## Tests of and on the development cluster
 	$(PYTEST) -m "not slow" tests/devcluster tests/cluster
 
 test-image: bootstrap ## Run the Dockerfiles' steps in a debootstrap root (root, minutes)
-	$(PYTEST) -m image tests
+	$(PYTEST) tests/images
 
 test-all: bootstrap ## Every test, the long sweeps included
 	$(PYTEST) tests

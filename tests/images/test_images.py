@@ -18,12 +18,12 @@ from tests.images.rootfs import Image, build
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
-    pytest.mark.image,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
         os.geteuid() != 0 or not shutil.which("debootstrap"), reason="needs root and debootstrap"
     ),
 ]
+takes_minutes = pytest.mark.image
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,7 @@ def test_operator_is_as_small_as_its_dockerfile_says(operator: Image) -> None:
     assert_size(operator, "operator")
 
 
+@takes_minutes
 def test_trainer_starts_as_its_user(trainer: Image) -> None:
     done = trainer.start("--help")
     assert done.returncode == 0, done.stderr
@@ -91,6 +92,7 @@ def test_trainer_starts_as_its_user(trainer: Image) -> None:
     assert python(trainer, "import os; print(os.getuid(), os.getgid())") == "65532 65532"
 
 
+@takes_minutes
 def test_trainer_trains_two_ranks_without_a_compiler(trainer: Image) -> None:
     """DeepSpeed's operators come from the image: nothing is compiled, and nothing could be."""
     assert trainer.execute(["sh", "-c", "command -v g++ c++ cc gcc nvcc"]).returncode != 0
@@ -104,12 +106,14 @@ def test_trainer_trains_two_ranks_without_a_compiler(trainer: Image) -> None:
     ]
 
 
+@takes_minutes
 def test_trainer_holds_no_operator(trainer: Image) -> None:
     program = "from importlib.util import find_spec; "
     program += "print([name for name in ('kopf', 'kubernetes', 'tunewright') if find_spec(name)])"
     assert python(trainer, program) == "[]"
 
 
+@takes_minutes
 def test_trainer_operators_run_on_older_processors(trainer: Image) -> None:
     """Compiled for x86-64-v3 and not for the machine that built it: no AVX-512 instruction may be inside."""
     objects = list(trainer.root.glob("opt/venv/lib/python3*/site-packages/deepspeed/ops/*/*_op*.so"))
@@ -118,5 +122,6 @@ def test_trainer_operators_run_on_older_processors(trainer: Image) -> None:
     assert b"-march=x86-64-v3" in adam.read_bytes()
 
 
+@takes_minutes
 def test_trainer_is_as_small_as_its_dockerfile_says(trainer: Image) -> None:
     assert_size(trainer, "trainer_image")
