@@ -62,7 +62,7 @@ def test_import_roots_are_no_packages() -> None:
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:
-    homes = re.compile(r"(?<![\w.$}])/(?:root|work|home/(?!user\b)\w+)/")
+    homes = re.compile(r"(?<![\w.$}/])/(?:root|work|home/(?!user\b)\w+)/")
     found = [
         f"{relative(path)}: {match.group()}"
         for path in tracked_files()
