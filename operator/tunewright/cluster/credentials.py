@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ENV_SERVICE_ACCOUNT_DIR = "TUNEWRIGHT_SERVICE_ACCOUNT_DIR"
 DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_REREAD_SECONDS = 60.0
@@ -135,9 +137,10 @@ def _from_kubeconfig(environ: Mapping[str, str], kubeconfig: Path | None, contex
     try:
         library.load_kube_config(location, context, configuration, persist_config=False)
         contexts, active = library.list_kube_config_contexts(location)
-    except (ConfigException, OSError, TypeError) as error:
+    except (ConfigException, OSError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise CredentialsError(
-            f"cannot use the kubeconfig {location}: {error} Set KUBECONFIG to a file that kubectl accepts."
+            f"cannot use the kubeconfig {location}: {reason}. Set KUBECONFIG to a file that kubectl accepts."
         ) from error
 
     def read() -> str | None:
