@@ -132,6 +132,15 @@ def test_another_spelling_of_the_same_value_is_no_change(api: Api, changes: dict
     assert parse_spec(api.get()["spec"]) == before
 
 
+@pytest.mark.xfail(
+    reason="the API server takes maps of unknown keys for equal when only a key was renamed",
+    raises=AssertionError,
+)
+def test_a_renamed_key_of_the_raw_config_is_a_change(api: Api) -> None:
+    assert api.create(api.job(FULL_SPEC)) == ""
+    assert api.patch({"spec": {"deepspeed": {"config": {"a": None, "b": 1}}}}) != ""
+
+
 def test_lifecycle_can_be_changed(api: Api) -> None:
     assert api.create(api.job()) == ""
     changes = {"suspend": True, "maxRestarts": 9, "activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 0}

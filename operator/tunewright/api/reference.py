@@ -94,7 +94,7 @@ def _bounds(field: Schema) -> str:
 
 
 def _rules(schema: Schema) -> list[str]:
-    """Every rule's message with the field it judges: what the API server answers when it is broken."""
+    """Every rule's message with the field it judges; the introduction tells of immutability."""
     lines = ["## Rules", "", "The API server refuses what breaks one of these, in these words.", ""]
     lines += ["| Field | Answer |", "|---|---|"]
     return lines + [
@@ -104,7 +104,8 @@ def _rules(schema: Schema) -> list[str]:
 
 def _messages(schema: Schema, path: str) -> Iterator[tuple[str, str]]:
     for rule in schema.get("x-kubernetes-validations", []):
-        yield path, rule["message"]
+        if "oldSelf" not in rule["rule"]:
+            yield path, rule["message"]
     for name, field in schema.get("properties", {}).items():
         yield from _messages(field, f"{path}.{name}")
     for key in ("items", "additionalProperties"):
