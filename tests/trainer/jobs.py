@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright_trainer.checkpoint.manifest import record
 from tunewright_trainer.contract import ANSWER, ExportResult, Facts, Failure, TrainerConfig, TrainResult
+from tunewright_trainer.files import write_json
 from tunewright_trainer.locations import Locations, Workspace
 
 REPOSITORY = Path(__file__).parents[2]
@@ -112,6 +115,20 @@ class JobFolder:
         )
         answer = ANSWER.validate_json(log.read_text()) if log.exists() else None
         return Outcome(done.returncode, answer, done.stdout, done.stderr)
+
+
+METRICS = {"loss": 1.25, "eval_loss": 1.5, "step": 20, "epoch": 1.0, "versions": {"torch": "2.13.0"}}
+
+
+def finish(job: JobFolder, config: TrainerConfig, weights: Path) -> Path:
+    """Leave ``weights`` in the workspace as training does: with metrics and a manifest."""
+    final = job.workspace(config).final(config.job_uid)
+    shutil.rmtree(final, ignore_errors=True)
+    shutil.copytree(weights, final)
+    write_json(final / "metrics.json", METRICS)
+    files = [record(final, path).model_dump() for path in sorted(final.iterdir())]
+    write_json(final / "manifest.json", {"version": 1, "spec_hash": config.spec_hash, "files": files})
+    return final
 
 
 def chat(*turns: str, system: str | None = None) -> dict[str, Any]:

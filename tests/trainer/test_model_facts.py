@@ -18,10 +18,15 @@ pytestmark = [
     # peft 0.21 still asks transformers under an old name; no use of ours.
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     # peft prepares a mixture model's fused experts for LoRA even where they are not targeted.
-    pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning"),
 ]
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96}
+DEEPSEEK = {
+    "intermediate_size": 48, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 1,
+    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 8, "kv_lora_rank": 8,
+    "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
+}  # fmt: skip
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, tied": ("Llama", {**SIZES, "intermediate_size": 48, "tie_word_embeddings": True}),
     "llama, own head": ("Llama", {**SIZES, "intermediate_size": 48, "tie_word_embeddings": False}),
@@ -31,6 +36,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt neox": ("GPTNeoX", {**SIZES, "intermediate_size": 48}),
     "opt": ("OPT", {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 64}),
     "mixtral, experts": ("Mixtral", {**SIZES, "intermediate_size": 48, "num_local_experts": 2}),
+    "qwen3 moe": ("Qwen3Moe", {**SIZES, "num_experts": 2, "moe_intermediate_size": 24}),
+    "deepseek v3, dense and mixture layers": ("DeepseekV3", {**SIZES, **DEEPSEEK}),
 }  # fmt: skip
 
 
@@ -91,6 +98,13 @@ def test_named_targets_match_as_peft_matches_them(name: str, targets: list[str],
     expected = peft.get_peft_model(model, config).get_nb_trainable_parameters()[0]
     method = MethodConfig(type="LoRA", lora=LoraConfig(rank=2, target_modules=targets))
     assert facts_of(tmp_path, method).trainable_parameters == expected
+
+
+def test_half_of_a_fused_pair_is_refused_before_peft_would(tmp_path: Path) -> None:
+    build("qwen3 moe", tmp_path)
+    method = MethodConfig(type="LoRA", lora=LoraConfig(target_modules=["q_proj", "gate_proj"]))
+    with pytest.raises(TrainerError, match="is fused with 'up_proj'"):
+        facts_of(tmp_path, method)
 
 
 def test_sharded_weights_are_read_through_their_index(tmp_path: Path, tiny_model: Path) -> None:

@@ -103,15 +103,24 @@ def staging(folder: Path, job_uid: str) -> Iterator[Path]:
     It lies beside the destination if that can be made in one rename, else hidden inside it.
     """
     replaceable = not folder.exists() or (not os.path.ismount(folder) and not any(folder.iterdir()))
-    stage = folder.with_name(f".{folder.name}.tunewright-{job_uid}") if replaceable else None
+    stage = _beside(folder, job_uid) if replaceable else None
     if stage is None or not _made_anew(stage):
         stage = _inside(folder, job_uid)
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(parents=True)
+        stage.mkdir(parents=True, exist_ok=True)
+        _empty(stage)
     try:
         yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    except BaseException:
+        # Emptied but not removed: it still says whose the files of a half-made output are.
+        _empty(stage)
+        raise
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path, job_uid: str) -> None:
+    """Remove what this job's earlier exports left beside a whole output, when they died at the very end."""
+    shutil.rmtree(_inside(folder, job_uid), ignore_errors=True)
+    shutil.rmtree(_beside(folder, job_uid), ignore_errors=True)
 
 
 def publish(stage: Path, folder: Path) -> None:
@@ -135,10 +144,22 @@ def publish(stage: Path, folder: Path) -> None:
     fsync(folder)
 
 
+def _beside(folder: Path, job_uid: str) -> Path:
+    return folder.with_name(f".{folder.name}.tunewright-{job_uid}")
+
+
 def _inside(folder: Path, job_uid: str) -> Path:
     """The stage inside a destination. While it is there, files without a manifest are this job's own,
     left by an export that was cut short."""
     return folder / f".tunewright-{job_uid}"
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _made_anew(stage: Path) -> bool:

@@ -26,6 +26,7 @@ from tunewright_trainer.export.destination import (
     OutputJob,
     OutputManifest,
     check_destination,
+    clear_leftovers,
     damage,
     publish,
     read_manifest,
@@ -57,6 +58,7 @@ def export(config: TrainerConfig, locations: Locations) -> ExportResult:
     folder = locations.path(destination)
     if check_destination(config, locations):
         say(f"{destination} already holds this spec's output: adopted")
+        clear_leftovers(folder, config.job_uid)
         return _result(config, folder, adopted=True)
     workspace = Workspace.of(config, locations)
     final = workspace.final(config.job_uid)

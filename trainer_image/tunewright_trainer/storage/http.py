@@ -41,6 +41,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme != "https":
+            fp.close()
             raise TrainerError(
                 Reason.STORAGE_FAILED,
                 f"{req.full_url} redirects to {newurl}, which is not https.",
