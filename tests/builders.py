@@ -1,0 +1,413 @@
+"""Builders of raw cluster objects with sane defaults: a test names only what it is about."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from tunewright.core import names
+from tunewright.core.model import Manifest, ProgressReport, World
+from tunewright.core.outcome import timestamp
+from tunewright.core.settings import OperatorSettings
+from tunewright_trainer import contract
+
+NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
+NAMESPACE = "team-a"
+NAME = "support-bot"
+JOB_UID = "11111111-2222-3333-4444-555555555555"
+SETTINGS = OperatorSettings(
+    operator_version="0.1.0",
+    trainer_image="tunewright/trainer:0.1.0",
+    progress_url="https://tunewright.tunewright-system.svc:8443",
+    progress_ca_pem="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+)
+
+
+def at(seconds: float) -> datetime:
+    """``seconds`` after :data:`NOW`."""
+    return NOW + timedelta(seconds=seconds)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy of ``base`` with ``changes`` laid over it, maps into maps; None removes a key."""
+    result = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def make_spec(**changes: Any) -> dict[str, Any]:
+    """The spec of a two-node CPU job, as the API server stores it; ``changes`` are merged in."""
+    spec = {
+        "model": {"source": "hf://org/tiny", "secretRef": {"name": "hf-token"}},
+        "dataset": {"train": [{"configMapRef": {"name": "faq", "key": "train.jsonl"}}]},
+        "training": {"maxSteps": 100, "batch": {"global": 4}},
+        "compute": {"nodes": 2, "gpusPerNode": 0, "processesPerNode": 1},
+        "output": {"destination": "pvc://adapters/support-bot"},
+    }
+    return merged(spec, changes)
+
+
+def make_job(
+    *,
+    spec: Mapping[str, Any] | None = None,
+    status: Mapping[str, Any] | None = None,
+    name: str = NAME,
+    uid: str = JOB_UID,
+    generation: int = 1,
+    finalizers: tuple[str, ...] = (names.FINALIZER,),
+    deleting: bool = False,
+) -> Manifest:
+    """A FineTuneJob. ``spec`` is merged into :func:`make_spec`'s."""
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "uid": uid,
+        "generation": generation,
+        "resourceVersion": "100",
+        "creationTimestamp": timestamp(NOW),
+        "finalizers": list(finalizers),
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = timestamp(NOW)
+    job: Manifest = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": metadata,
+        "spec": make_spec(**(spec or {})),
+    }
+    if status is not None:
+        job["status"] = copy.deepcopy(dict(status))
+    return job
+
+
+def _condition(kind: str, status: str, reason: str, message: str, when: datetime) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": timestamp(when),
+    }
+
+
+def make_batch_job(
+    component: str = names.COMPONENT_TRAIN,
+    *,
+    attempt: int = 1,
+    state: str = "Active",
+    reason: str = "BackoffLimitExceeded",
+    ended: datetime = NOW - timedelta(minutes=5),
+    deleting: bool = False,
+    name: str = NAME,
+    job_uid: str = JOB_UID,
+    uid: str | None = None,
+) -> Manifest:
+    """A batch Job of a FineTuneJob. ``state`` is Active, Complete or Failed (with ``reason``)."""
+    own_name = {
+        names.COMPONENT_PREPARE: names.prepare_job(name),
+        names.COMPONENT_EXPORT: names.export_job(name),
+        names.COMPONENT_TRAIN: names.worker_job(name, attempt),
+    }[component]
+    labels = {names.LABEL_JOB_UID: job_uid, names.LABEL_COMPONENT: component}
+    if component == names.COMPONENT_TRAIN:
+        labels[names.LABEL_ATTEMPT] = str(attempt)
+    conditions = []
+    if state == "Complete":
+        conditions = [_condition("Complete", "True", "CompletionsReached", "", ended)]
+    elif state == "Failed":
+        conditions = [_condition("Failed", "True", reason, "Job has failed.", ended)]
+    metadata: dict[str, Any] = {
+        "name": own_name,
+        "namespace": NAMESPACE,
+        "uid": uid or f"uid-{own_name}",
+        "labels": labels,
+        "ownerReferences": [{"kind": names.KIND, "name": name, "uid": job_uid, "controller": True}],
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = timestamp(NOW)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "status": {"conditions": conditions} if conditions else {},
+    }
+
+
+def termination(answer: BaseModel | str | None) -> str:
+    """A termination message: one of the contract's answers as JSON, or plain text."""
+    return answer.model_dump_json() if isinstance(answer, BaseModel) else answer or ""
+
+
+def make_pod(
+    owner: Manifest | None,
+    index: int = 0,
+    *,
+    phase: str = "Running",
+    node: str | None = "node-a",
+    ready: bool = True,
+    exit_code: int | None = None,
+    answer: BaseModel | str | None = None,
+    kubelet_reason: str | None = None,
+    waiting: tuple[str, str] | None = None,
+    unschedulable: str | None = None,
+    disruption: str | None = None,
+    deleting: bool = False,
+    bound: datetime = NOW - timedelta(hours=1),
+    uid: str | None = None,
+) -> Manifest:
+    """A pod of the batch Job ``owner`` (None: an orphan). An ``exit_code`` makes it Succeeded or Failed."""
+    if exit_code is not None:
+        phase = "Succeeded" if exit_code == 0 else "Failed"
+    name = f"{owner['metadata']['name'] if owner else 'orphan'}-{index}-abcde"
+    state: dict[str, Any] = {}
+    if exit_code is not None:
+        said = kubelet_reason or ("Completed" if exit_code == 0 else "Error")
+        state = {"terminated": {"exitCode": exit_code, "reason": said, "message": termination(answer)}}
+    elif waiting is not None:
+        state = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
+    elif phase == "Running":
+        state = {"running": {}}
+    conditions = []
+    if unschedulable is not None:
+        node, phase = None, "Pending"
+        conditions.append(_condition("PodScheduled", "False", "Unschedulable", unschedulable, bound))
+    elif node is not None:
+        conditions.append(_condition("PodScheduled", "True", "Scheduled", "", bound))
+    conditions.append(
+        _condition("Ready", "True" if ready and phase == "Running" else "False", "Kubelet", "", NOW)
+    )
+    if disruption is not None:
+        conditions.append(_condition("DisruptionTarget", "True", "EvictionByEvictionAPI", disruption, NOW))
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "uid": uid or f"uid-{name}",
+        "creationTimestamp": timestamp(bound),
+        "labels": dict(owner["metadata"]["labels"]) if owner else {names.LABEL_JOB_UID: JOB_UID},
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [
+            {
+                "kind": "Job",
+                "name": owner["metadata"]["name"],
+                "uid": owner["metadata"]["uid"],
+                "controller": True,
+            }
+        ]
+    if deleting:
+        metadata["deletionTimestamp"] = timestamp(NOW)
+    status: dict[str, Any] = {"phase": "Pending" if waiting else phase, "conditions": conditions}
+    if state:
+        status["containerStatuses"] = [{"name": names.CONTAINER, "state": state}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"nodeName": node} if node else {},
+        "status": status,
+    }
+
+
+def make_node(
+    name: str = "node-a",
+    *,
+    ready: str = "True",
+    since: datetime = NOW - timedelta(hours=1),
+    labels: Mapping[str, str] | None = None,
+    allocatable: Mapping[str, str] | None = None,
+) -> Manifest:
+    """A Node whose Ready condition is ``ready`` (True, False, Unknown) ``since`` then."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": dict(labels or {})},
+        "status": {
+            "conditions": [_condition("Ready", ready, "Kubelet", "", since)],
+            "allocatable": dict(allocatable or {}),
+        },
+    }
+
+
+def make_world(
+    job: Manifest | None = None,
+    *children: Manifest,
+    nodes: tuple[Manifest, ...] | None = None,
+    config_maps: tuple[str, ...] | None = None,
+    services: tuple[str, ...] | None = None,
+    **fields: Any,
+) -> World:
+    """A World of ``job`` and ``children`` (Jobs and Pods in any order); Services and ConfigMaps are there."""
+    job = job or make_job()
+    name = job["metadata"]["name"]
+    if config_maps is None:
+        config_maps = (names.prepare_config(name), *(names.train_config(name, n) for n in range(1, 30)))
+    nodes = (make_node("node-a"), make_node("node-b")) if nodes is None else nodes
+    return World(
+        job=job,
+        jobs=tuple(child for child in children if child["kind"] == "Job"),
+        pods=tuple(child for child in children if child["kind"] == "Pod"),
+        nodes={node["metadata"]["name"]: node for node in nodes},
+        config_maps=config_maps,
+        services=(names.worker_service(name),) if services is None else services,
+        **fields,
+    )
+
+
+# --- What trainers answer and report ------------------------------------------------------------------------
+
+
+def make_facts(*, sequences: int = 400, parameters: int = 135_000_000, **data: Any) -> contract.Facts:
+    """Answer of ``prepare``."""
+    return contract.Facts(
+        prepared_key="k-0123",
+        model=make_model_facts(parameters=parameters),
+        data=make_data_facts(sequences=sequences, **data),
+    )
+
+
+def make_model_facts(**changes: Any) -> contract.ModelFacts:
+    """Facts of a model of SmolLM2-135M's shape."""
+    values: dict[str, Any] = {
+        "architecture": "LlamaForCausalLM",
+        "parameters": 135_000_000,
+        "trainable_parameters": 4_900_000,
+        "hidden_size": 576,
+        "layers": 30,
+        "attention_heads": 9,
+        "key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocabulary_size": 49152,
+        "max_position_embeddings": 8192,
+        "tied_embeddings": True,
+        "dtype": "bfloat16",
+        "size_bytes": 270_000_000,
+    }
+    return contract.ModelFacts(**(values | changes))
+
+
+def make_data_facts(**changes: Any) -> contract.DataFacts:
+    """Facts of a small packed chat data set."""
+    values: dict[str, Any] = {
+        "rows": 1000,
+        "validation_rows": 50,
+        "tokens": 100_000,
+        "loss_tokens": 60_000,
+        "truncated_rows": 3,
+        "sequences": 400,
+        "sequence_length": 256,
+        "packed": True,
+        "format": "Messages",
+        "fingerprint": "sha256:abc",
+    }
+    return contract.DataFacts(**(values | changes))
+
+
+def make_result(**changes: Any) -> contract.TrainResult:
+    """Answer of ``train`` from rank 0."""
+    values: dict[str, Any] = {
+        "rank": 0,
+        "world_size": 2,
+        "step": 100,
+        "total_steps": 100,
+        "epoch": 1.0,
+        "loss": 1.25,
+        "tokens": 102_400,
+        "train_seconds": 60.0,
+        "adapter": "pvc://adapters/support-bot/.tunewright/final",
+    }
+    return contract.TrainResult(**(values | changes))
+
+
+def make_export(**changes: Any) -> contract.ExportResult:
+    """Answer of ``export``."""
+    output = contract.OutputFacts(
+        destination="pvc://adapters/support-bot",
+        format="Adapter",
+        digest="sha256:feed",
+        size_bytes=20_000_000,
+        uri="pvc://adapters/support-bot/adapter",
+    )
+    return contract.ExportResult(outputs=[output], **changes)
+
+
+def make_failure(
+    reason: contract.Reason = contract.Reason.INTERNAL_ERROR, **changes: Any
+) -> contract.Failure:
+    """Answer of a command that failed."""
+    values: dict[str, Any] = {"message": "Something broke in the ranks.", "rank": 1, "step": 40}
+    return contract.Failure(reason=reason, **(values | changes))
+
+
+def make_report(
+    pod: Manifest | str,
+    step: int | None = 10,
+    *,
+    received: datetime = NOW,
+    advanced: datetime | None = None,
+    percent: int | None = None,
+    remaining_seconds: int | None = None,
+    **values: Any,
+) -> ProgressReport:
+    """The newest progress post, from ``pod``."""
+    told: dict[str, Any] = {"step": step, "total_steps": 100, "loss": 2.0} | values
+    return ProgressReport(
+        received_at=timestamp(received),
+        advanced_at=timestamp(advanced or received),
+        pod_uid=pod if isinstance(pod, str) else pod["metadata"]["uid"],
+        percent=percent,
+        remaining_seconds=remaining_seconds,
+        values={key: value for key, value in told.items() if value is not None},
+    )
+
+
+# --- Statuses as an operator would have stored them ----------------------------------------------------------
+
+
+@functools.cache
+def _prepared() -> dict[str, Any]:
+    from tunewright.core.plan import plan
+
+    prepare = make_batch_job(names.COMPONENT_PREPARE, state="Complete")
+    pod = make_pod(prepare, exit_code=0, answer=make_facts())
+    decided = plan(make_world(make_job(), prepare, pod), SETTINGS, NOW)
+    assert decided.status is not None
+    return dict(decided.status)
+
+
+def make_status(
+    *attempts: Mapping[str, Any], phase: str = "Starting", reason: str = "Starting", **fields: Any
+) -> dict[str, Any]:
+    """The status of a job whose facts and plan are known, in ``phase``, with these ``attempts``.
+
+    Without attempts one is open since :data:`NOW`. ``fields`` are laid over the rest.
+    """
+    status = copy.deepcopy(_prepared())
+    if attempts:
+        status["attempts"] = [dict(attempt) for attempt in attempts]
+    for condition in status["conditions"]:
+        if condition["type"] == "Running":
+            running = phase == "Running"
+            condition["status"], condition["reason"] = str(running), reason if running else phase
+        if condition["type"] == "Ready":
+            condition["reason"] = reason
+    status["phase"] = phase
+    return merged(status, fields)
+
+
+def make_attempt(number: int = 1, *, started: datetime = NOW, **end: Any) -> dict[str, Any]:
+    """An entry of status.attempts: open unless ``reason`` is given."""
+    attempt = {"number": number, "startedAt": timestamp(started), **end}
+    if "reason" in end:
+        attempt.setdefault("endedAt", timestamp(NOW))
+    return attempt
