@@ -59,7 +59,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     folder = tmp_path_factory.mktemp("adapter")
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     (folder / "README.md").unlink()
     return folder
 

@@ -56,7 +56,7 @@ def test_the_command_exports_what_a_server_needs(
     tokenizer = AutoTokenizer.from_pretrained(out)
     ids = torch.tensor([tokenizer("Do I need a permit?")["input_ids"]])
 
-    def logits(weights: Path) -> torch.Tensor:
+    def logits(weights: Path) -> Any:
         base = AutoModelForCausalLM.from_pretrained(job.root / "models/tiny")
         return PeftModel.from_pretrained(base, weights)(ids).logits
 

@@ -47,7 +47,7 @@ def build(name: str, folder: Path) -> Any:
 
     family, sizes = MODELS[name]
     config = getattr(transformers, f"{family}Config")(**sizes)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model: Any = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     return model
 

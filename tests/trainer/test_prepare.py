@@ -47,7 +47,7 @@ def test_packed_documents_are_the_chats_as_transformers_tokenises_them(job: JobF
     from transformers import AutoTokenizer
 
     facts = prepare(job.config(dataset={"max_sequence_length": 512}), job.locations)
-    tokenizer = AutoTokenizer.from_pretrained(job.root / "models" / "tiny")
+    tokenizer: Any = AutoTokenizer.from_pretrained(job.root / "models" / "tiny")
     rows = [json.loads(line) for line in (job.data / "train.jsonl").read_text().splitlines()]
     expected = Counter(
         tuple(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]) for row in rows
