@@ -8,6 +8,7 @@ again, and what it missed meanwhile our own informer has seen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -114,6 +115,7 @@ class KopfThread:
         self._namespace = namespace
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="kopf", daemon=True)
+        self._end_run: Callable[[], object] | None = None
         self.restarts = 0
 
     def start(self) -> None:
@@ -127,6 +129,8 @@ class KopfThread:
     async def stop(self) -> None:
         """End the watch; waits some seconds at most (kopf takes about five)."""
         self._stop.set()
+        if self._end_run is not None:
+            self._end_run()
         await asyncio.to_thread(self._thread.join, STOP_SECONDS)
 
     def _supervise(self) -> None:
@@ -147,6 +151,17 @@ class KopfThread:
             self._stop.wait(pause)
 
     async def _run(self) -> None:
+        # Not the threading event: kopf waits for that in a thread of the loop's executor, which keeps the
+        # loop from closing when kopf ends by itself.
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def end() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed already
+                loop.call_soon_threadsafe(ended.set)
+
+        self._end_run = end
+        if self._stop.is_set():
+            return
         sessions: list[aiohttp.ClientSession] = []
         try:
             await kopf.operator(
@@ -154,7 +169,7 @@ class KopfThread:
                 standalone=True,
                 clusterwide=self._namespace is None,
                 namespaces=[self._namespace] if self._namespace else (),
-                stop_flag=self._stop,
+                stop_flag=ended,
             )
         finally:
             for session in sessions:

@@ -61,6 +61,8 @@ class ApiServer:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         self.open_watches: set[asyncio.Task[Any]] = set()
+        self.documents: dict[str, bytes] = {}
+        """Answers by path that are given as they are: discovery."""
         self.gate: asyncio.Event | None = None
         """Set: requests wait for it."""
         self.at_gate = self.most_at_gate = 0
@@ -136,6 +138,8 @@ class ApiServer:
             return web.json_response(
                 _status(fault.status) | fault.body, status=fault.status, headers=fault.headers
             )
+        if request.path in self.documents:
+            return web.Response(body=self.documents[request.path], content_type="application/json")
         plural, namespace, name, subresource = _parse(request.path)
         if watch:
             return await self._watch(request, plural, fault)
