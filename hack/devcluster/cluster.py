@@ -20,7 +20,7 @@ from hack.devcluster.control_plane import ControlPlaneOptions
 from hack.devcluster.images import REPOSITORY_ROOT
 from hack.devcluster.node_spec import NodeSpec, node_mark, save_spec
 from hack.devcluster.pki import Authority, write_kubeconfig
-from hack.devcluster.process import kill_now
+from hack.devcluster.process import kill_marked_and_wait
 from hack.devcluster.state import ClusterError, PidFile, StateDir, wait_until
 
 __all__ = ["ClusterError", "DevCluster", "NodeSpec"]
@@ -122,7 +122,7 @@ class DevCluster:
         PidFile(self.state, "supervisor").stop(grace_seconds=25)
         for program in ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"):
             PidFile(self.state, program).stop(grace_seconds=0)  # only if the supervisor was killed
-        kill_now(self.state.cluster_id)
+        kill_marked_and_wait(self.state.cluster_id)
         for child in self._children.values():
             child.wait(timeout=10)
         self._children.clear()
@@ -184,7 +184,7 @@ class DevCluster:
 
     def _end_node(self, name: str, first: signal.Signals) -> None:
         PidFile(self.state, f"node-{name}").stop(grace_seconds=10, first=first)
-        kill_now(node_mark(self.state, name))
+        kill_marked_and_wait(node_mark(self.state, name))
         child = self._children.pop(f"node-{name}", None)
         if child is not None:
             child.wait(timeout=10)

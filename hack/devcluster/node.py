@@ -19,7 +19,7 @@ from hack.devcluster.logs import LogServer
 from hack.devcluster.node_spec import NodeSpec, load_spec, node_mark
 from hack.devcluster.pod import NodeContext
 from hack.devcluster.pod_manager import PodManager
-from hack.devcluster.process import kill_marked, kill_now
+from hack.devcluster.process import kill_marked
 from hack.devcluster.registration import Registration
 from hack.devcluster.state import ClusterError, PidFile, StateDir, write_file
 
@@ -34,9 +34,7 @@ async def run_node(state: StateDir, spec: NodeSpec) -> None:
         loop.add_signal_handler(number, stop.set)
     info, mark = state.info(), node_mark(state, spec.name)
     folder, pki = state.node(spec.name), state.pki
-    left_over = kill_now(mark)
-    if left_over:
-        log.warning("Killed %d processes of this node's earlier life", left_over)
+    await kill_marked(mark)  # what an earlier life of this node left running
     certificate, key = (folder / f"client.{end}" for end in ("crt", "key"))
     async with Api(info["server"], client_tls(pki / "ca.crt", certificate, key)) as api:
         context = _context(state, spec, api, mark)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.devcluster.identity import Identity
-from hack.devcluster.state import ClusterError
+from hack.devcluster.state import ClusterError, wait_until
 
 MARK = "DEVCLUSTER_CONTAINER"
 """Environment variable by which a container's processes are known, those that left its session too.
@@ -23,6 +23,7 @@ Its value is ``<cluster>/<node>/<pod uid>/<container>``.
 TERMINATION_MESSAGE_LIMIT_BYTES = 4096
 LOG_FALLBACK_LIMIT_BYTES = 2048
 LOG_FALLBACK_LINES = 80
+KILL_DEADLINE_SECONDS = 10.0
 
 
 class StartError(Exception):
@@ -122,11 +123,16 @@ def kill_now(mark: str) -> int:
 
 async def kill_marked(mark: str) -> None:
     """Kill until none is left (one may be forking while we look); ClusterError if that takes 10 s."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + KILL_DEADLINE_SECONDS
     while kill_now(mark):
         if time.monotonic() > end:
             raise ClusterError(f"Processes {marked_processes(mark)} outlive SIGKILL")
         await asyncio.sleep(0.02)
+
+
+def kill_marked_and_wait(mark: str) -> None:
+    """``kill_marked`` for callers without an event loop."""
+    wait_until(lambda: kill_now(mark) == 0, KILL_DEADLINE_SECONDS, f"the processes of {mark} to end")
 
 
 def termination_message(file: Path, log_file: Path, policy: str, exit_code: int) -> str:
