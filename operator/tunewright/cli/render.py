@@ -101,7 +101,13 @@ def render(job: Manifest, settings: OperatorSettings, facts: Facts | None) -> li
             prepare = jobs[0]
             prepare["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
             pods = (_ended_pod(prepare, facts),)
-        world = World(job=job, jobs=jobs, pods=pods)
+        world = World(
+            job=job,
+            jobs=jobs,
+            pods=pods,
+            config_maps=_names_of(children, "ConfigMap"),
+            services=_names_of(children, "Service"),
+        )
     return children
 
 
@@ -125,6 +131,10 @@ def _stored(job: Manifest, namespace: str) -> Manifest:
 def _as_stored(child: Manifest) -> Manifest:
     metadata: dict[str, Any] = child["metadata"] | {"uid": f"uid-{child['metadata']['name']}"}
     return child | {"metadata": metadata}
+
+
+def _names_of(children: list[Manifest], kind: str) -> tuple[str, ...]:
+    return tuple(child["metadata"]["name"] for child in children if child["kind"] == kind)
 
 
 def _ended_pod(job: Manifest, facts: Facts) -> Manifest:
