@@ -37,27 +37,39 @@ _started = time.monotonic()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    folder = options.dir.resolve()
     say("Model: SmolLM2-135M-Instruct (converted once, then cached)")
     model = make_smollm2()
-    cluster = DevCluster(folder, [NodeSpec("node-0"), NodeSpec("node-1")], report=say)
+    nodes = [NodeSpec("node-0"), NodeSpec("node-1")]
+    cluster = DevCluster(options.dir, nodes, owned=not options.keep, report=say)
+    improved = False
+    try:
+        cluster.up()
+        improved = _tune(cluster, model)
+    except ClusterError as error:
+        print(f"\n{error}", file=sys.stderr)
+    finally:
+        if options.keep:
+            say(f"The cluster stays: export KUBECONFIG={cluster.kubeconfig}")
+            say(f"Stop it with: python -m hack.devcluster down --dir {cluster.state.root}")
+        else:
+            say("Stopping the cluster")
+            cluster.down()
+    return 0 if improved else 1
+
+
+def _tune(cluster: DevCluster, model: Path) -> bool:
+    """Install, apply, follow, compare; True when the tuned model is better on held-out data."""
+    _install(cluster)
+    _claims(cluster, model)
     with tempfile.TemporaryDirectory() as scratch:
         data = faq_messages(Path(scratch))
-        try:
-            with cluster:
-                _install(cluster)
-                _claims(cluster, model)
-                _apply(cluster, data.train)
-                if not _follow(cluster):
-                    return 1
-                adapter = _adapter_folder(cluster)
-                improved = _compare(model, adapter, data.held_out)
-                say("Stopping the cluster")
-        except ClusterError as error:
-            print(f"\n{error}", file=sys.stderr)
-            return 1
+        _apply(cluster, data.train)
+        if not _follow(cluster):
+            return False
+        adapter = _adapter_folder(cluster)
+        improved = _compare(model, adapter, data.held_out)
     say(f"The adapter is in {adapter}")
-    return 0 if improved else 1
+    return improved
 
 
 def say(line: str) -> None:
@@ -73,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         default=REPOSITORY_ROOT / ".devcluster" / "quickstart",
         help="folder for the cluster's state, logs and volumes (default %(default)s)",
     )
+    parser.add_argument("--keep", action="store_true", help="leave the cluster running at the end")
     return parser
 
 
