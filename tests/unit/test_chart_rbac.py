@@ -36,8 +36,8 @@ def test_no_wildcard_anywhere(values: tuple[str, ...]) -> None:
             assert not [word for word in words if "*" in word], role["metadata"]["name"]
 
 
-# What cluster/ and server/ call, by resource. A right that is added here needs a call that uses it; one that is
-# missing makes the cluster tests fail, which run under these rights.
+# What cluster/ and server/ call, by resource. A right that is added here needs a call that uses it; one that
+# is missing makes the cluster tests fail, which run under these rights.
 USED = {
     "finetunejobs": "get list watch patch delete",
     "finetunejobs/status": "patch",
