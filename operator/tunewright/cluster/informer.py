@@ -94,8 +94,8 @@ class Informer:
                 self._version = ""
             except ApiError as error:
                 self._complain(error)
-                if error.status:  # an answer, so the version may be what the server refuses
-                    self._version = ""
+                if 400 <= error.status < 500 and error.status != 429:
+                    self._version = ""  # it may be what the server refuses; a busy one is spared the list
                 at_least = error.retry_after_seconds or 0.0
             except Exception:
                 log.exception("%s: unexpected error, listing again", self.resource.plural)

@@ -187,6 +187,22 @@ def test_a_deletion_that_only_a_list_can_show_is_told() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("status", "lists"),
+    [(429, 1), (500, 1), (503, 1), (400, 2), (403, 2)],
+    ids=["busy", "internal error", "unavailable", "bad version", "no right to watch"],
+)
+def test_a_refused_watch_leads_to_a_list_unless_the_server_is_only_busy(status: int, lists: int) -> None:
+    async def scenario() -> None:
+        async with scene() as s:
+            s.server.faults.append(Fault("GET", watch=True, status=status))
+            s.server.cut_watches()
+            await until(lambda: s.server.count("GET", "watch=") == 3, "watches again")
+            assert s.server.count("GET", "/pods?limit") == lists
+
+    asyncio.run(scenario())
+
+
 def test_a_silent_connection_is_given_up_and_resumed_from_the_last_version() -> None:
     async def scenario() -> None:
         async with scene(stall_seconds=0.2) as s:

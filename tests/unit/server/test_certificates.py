@@ -68,11 +68,12 @@ def test_a_new_ca_comes_before_the_old_one_ends_and_both_are_trusted(bundle: Bun
     assert len(x509.load_pem_x509_certificates(much_later.ca)) == 1, "what has expired is no longer trusted"
 
 
-@pytest.mark.parametrize("part", ["ca", "ca_key", "certificate", "key"])
-def test_a_damaged_part_is_mended(bundle: Bundle, part: str) -> None:
+@pytest.mark.parametrize("parts", ["ca", "ca_key", "certificate", "key", "certificate key", "ca ca_key"])
+def test_a_damaged_part_is_mended(bundle: Bundle, parts: str) -> None:
     stranger = renewed(None, HOSTS, NOW)
-    for damaged in (b"nonsense", getattr(stranger, part)):
-        mended = renewed(replace(bundle, **{part: damaged}), HOSTS, NOW)
+    strange = {part: getattr(stranger, part) for part in parts.split()}
+    for damage in (dict.fromkeys(strange, b"nonsense"), strange):
+        mended = renewed(replace(bundle, **damage), HOSTS, NOW)
         assert renewed(mended, HOSTS, NOW) is mended
         certificate = x509.load_pem_x509_certificate(mended.certificate)
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificates(mended.ca)[0])
