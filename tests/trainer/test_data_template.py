@@ -98,7 +98,24 @@ CHATS: dict[str, dict[str, Any]] = {
         "tools": [{"type": "function", "function": {"name": "permit", "parameters": {"type": "object"}}}],
     },
 }
-TEMPLATES = {"ChatML": CHATML, "Llama 3": LLAMA_3, "with generation": GENERATION}
+BLOCK_LINES = """{% for message in messages %}
+    {% if message.role == 'assistant' %}
+<|im_start|>assistant
+{{ message.content }}<|im_end|>
+    {% else %}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+    {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}
+<|im_start|>assistant
+{% endif %}"""
+TEMPLATES = {
+    "blocks on lines of their own": BLOCK_LINES,
+    "ChatML": CHATML,
+    "Llama 3": LLAMA_3,
+    "with generation": GENERATION,
+}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ MODEL = {"source": {"uri": "hf://acme/tiny"}}
 UNWANTED = {
     "pytorch_model.bin": b"pickle",
     "onnx/model.safetensors": b"another form",
+    "model-parts/a.safetensors": b"a part of it",
     "consolidated.safetensors": b"the same weights once more",
     "train.py": b"import os",
 }

@@ -46,7 +46,7 @@ CORRECT_ROWS = "Correct these rows or take them out, then create the job again."
 def data_invalid(shown: list[BadRow], count: int, rows_read: int, advice: str = CORRECT_ROWS) -> TrainerError:
     """DataInvalid for ``count`` bad rows of which ``shown`` are told one by one."""
     places = []
-    for uri, rows in groupby(shown[:ROWS_SHOWN], key=lambda row: row.file.uri):
+    for uri, rows in groupby(shown, key=lambda row: row.file.uri):
         told = "; ".join(_told(row) for row in rows)
         places.append(f"{uri}: {told}")
     first = f" (the first {ROWS_SHOWN} are told)" if count > ROWS_SHOWN else ""

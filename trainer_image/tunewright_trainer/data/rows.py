@@ -74,8 +74,6 @@ def _read_lines(stream: IO[bytes], file: DataFile) -> Iterator[Row | BadRow]:
         if len(line) > LINE_LIMIT_BYTES:
             yield BadRow(file, number, f"longer than {LINE_LIMIT_BYTES >> 20} MiB; is this a binary file?")
             return
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
         if line.strip():
             yield _parse(line, file, number)
 
@@ -104,7 +102,7 @@ def _read_array(stream: IO[bytes], file: DataFile) -> Iterator[Row | BadRow]:
         yield BadRow(file, 0, "a JSON array of more than 1 GiB; write it as JSON Lines, one row a line")
         return
     try:
-        values = json.loads(content.removeprefix(b"\xef\xbb\xbf"))
+        values = json.loads(content)
     except json.JSONDecodeError as error:
         yield BadRow(file, error.lineno, f"not valid JSON ({error.msg} at column {error.colno})")
         return
