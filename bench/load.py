@@ -27,7 +27,8 @@ class Timeline:
     Milestones, in order: ``created``, ``prepare_job``, ``prepare_pods``, ``facts`` (the prepare pod's
     termination message), ``prepare_complete``, ``train_job``, ``train_pods`` (all of them),
     ``train_complete``, ``export_job``, ``export_pods``, ``export_complete``, ``ended``, ``released`` (ended,
-    and without our finalizer: the operator's last write); and ``phase:X``.
+    and without our finalizer: the operator's last write); and ``phase:X``. Where an attempt fails:
+    ``train_gone`` (none of its pods runs any more), ``train_failed``, ``train2_job``, ``train2_pods`` …
     """
 
     def __init__(self, api: Api, namespace: str) -> None:
@@ -37,8 +38,8 @@ class Timeline:
         self.phases: dict[str, str] = {}
         self.jobs: dict[str, Object] = {}
         """The FineTuneJobs as last seen."""
-        self._pods: Counter[tuple[str, str]] = Counter()
-        self._pod_uids: set[str] = set()
+        self._pods: dict[tuple[str, str], dict[str, bool]] = {}
+        """By job and component: uid of each pod that was ever there, and whether it may still run."""
         self._changed = asyncio.Event()
 
     @asynccontextmanager
@@ -47,9 +48,9 @@ class Timeline:
         async with asyncio.TaskGroup() as group:
             where = self.namespace
             tasks = [
-                group.create_task(self._follow(jobs.path(where), self._job)),
-                group.create_task(self._follow(f"/apis/batch/v1/namespaces/{where}/jobs", self._child)),
-                group.create_task(self._follow(f"/api/v1/namespaces/{where}/pods", self._pod)),
+                group.create_task(self._follow(jobs.path(where), self.saw_job)),
+                group.create_task(self._follow(f"/apis/batch/v1/namespaces/{where}/jobs", self.saw_child)),
+                group.create_task(self._follow(f"/api/v1/namespaces/{where}/pods", self.saw_pod)),
             ]
             try:
                 yield
@@ -92,10 +93,12 @@ class Timeline:
         async for kind, item in self._api.follow(path):
             now = time.monotonic()
             for each in item if kind == "SYNC" else (item,):
-                if kind != "DELETED":
-                    take(each, now)
+                take(each, now, kind == "DELETED")
 
-    def _job(self, job: Object, now: float) -> None:
+    def saw_job(self, job: Object, now: float, deleted: bool = False) -> None:
+        """Take in a FineTuneJob as a watch told of it at ``now``."""
+        if deleted:
+            return
         name = job["metadata"]["name"]
         phase = (job.get("status") or {}).get("phase", "")
         self.phases[name] = phase
@@ -108,27 +111,29 @@ class Timeline:
             if names.FINALIZER not in (job["metadata"].get("finalizers") or ()):
                 self._note(name, "released", now)
 
-    def _child(self, child: Object, now: float) -> None:
-        labels = child["metadata"]["labels"]
-        job, component = labels[names.LABEL_JOB_NAME], labels[names.LABEL_COMPONENT]
+    def saw_child(self, child: Object, now: float, deleted: bool = False) -> None:
+        """Take in a batch Job."""
+        job, component = _belongs_to(child)
         self._note(job, f"{component}_job", now)
-        conditions = (child.get("status") or {}).get("conditions") or ()
-        if any(each["type"] == "Complete" and each["status"] == "True" for each in conditions):
-            self._note(job, f"{component}_complete", now)
+        for each in (child.get("status") or {}).get("conditions") or ():
+            if each["type"] in ("Complete", "Failed") and each["status"] == "True":
+                self._note(job, f"{component}_{each['type'].lower()}", now)
 
-    def _pod(self, pod: Object, now: float) -> None:
-        metadata, labels = pod["metadata"], pod["metadata"]["labels"]
-        job, component = labels[names.LABEL_JOB_NAME], labels[names.LABEL_COMPONENT]
-        if metadata["uid"] not in self._pod_uids:
-            self._pod_uids.add(metadata["uid"])
-            self._pods[job, component] += 1
-            if self._pods[job, component] == self._wanted(job, component):
-                self._note(job, f"{component}_pods", now)
-        if component == names.COMPONENT_PREPARE and pod["status"].get("phase") == "Succeeded":
+    def saw_pod(self, pod: Object, now: float, deleted: bool = False) -> None:
+        """Take in a pod."""
+        job, component = _belongs_to(pod)
+        phase = pod["status"].get("phase")
+        pods = self._pods.setdefault((job, component), {})
+        pods[pod["metadata"]["uid"]] = not deleted and phase not in END_PHASES
+        if len(pods) == self._wanted(job, component):
+            self._note(job, f"{component}_pods", now)
+            if not any(pods.values()):
+                self._note(job, f"{component}_gone", now)
+        if component == names.COMPONENT_PREPARE and phase == "Succeeded":
             self._note(job, "facts", now)
 
     def _wanted(self, job: str, component: str) -> int:
-        if component != names.COMPONENT_TRAIN:
+        if not component.startswith(names.COMPONENT_TRAIN):
             return 1
         nodes: int = self.jobs[job]["spec"]["compute"]["nodes"]
         return nodes
@@ -138,6 +143,13 @@ class Timeline:
         if milestone not in moments:
             moments[milestone] = now
             self._changed.set()
+
+
+def _belongs_to(child: Object) -> tuple[str, str]:
+    """Job and component of a child; a further attempt's component is ``train2`` and so on."""
+    labels = child["metadata"]["labels"]
+    attempt = labels.get(names.LABEL_ATTEMPT, "1")
+    return labels[names.LABEL_JOB_NAME], labels[names.LABEL_COMPONENT] + (attempt if attempt != "1" else "")
 
 
 async def create_open_loop(api: Api, manifests: Sequence[Object], every_seconds: float) -> None:

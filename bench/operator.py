@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     print()
-    print(report.markdown(found), end="")
+    print(report.markdown(found, targets=not options.quick), end="")
     return 0
 
 

@@ -23,6 +23,7 @@ SCENARIO_TITLES = {
     "burst": "All jobs at once",
     "cold": "Restart among finished jobs",
     "wide": "One job of very many pods",
+    "restart": "A worker pod deleted",
     "steady": "Steady state",
     "failover": "Two replicas",
 }
@@ -59,8 +60,9 @@ def document(
     }
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The tables of docs/benchmarks.md from what :func:`document` made."""
+def markdown(report: Mapping[str, Any], *, targets: bool = True) -> str:
+    """The tables of docs/benchmarks.md from what :func:`document` made; without the ``targets`` for a run
+    that is too small to be held against them."""
     figures = [Figure(**each) for each in report["figures"]]
     host = report["machine"]
     load = ", ".join(f"{each:g}" for each in host["loadBefore"])
@@ -70,16 +72,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"- Machine: {host['cores']} cores ({host['cpu']}), {host['memoryGiB']:g} GiB memory, kernel "
         f"{host['kernel']}, Python {host['python']}; load before: {load}",
         "",
-        "## Against the targets",
-        "",
-        "| | target | measured | |",
-        "|---|---|---|---|",
     ]
-    values = as_values(figures)
-    for target in TARGETS:
-        measured = "<br>".join(how_far(target, values)) or "–"
-        lines.append(f"| {target.name} | {target.text} | {measured} | {target.note} |")
-    lines += ["", "## All figures", ""]
+    if targets:
+        lines += _against_targets(as_values(figures))
+    lines += ["## All figures", ""]
     for scenario, title in SCENARIO_TITLES.items():
         rows = [each for each in figures if each.key.startswith(f"{scenario}.")]
         if rows:
@@ -87,6 +83,14 @@ def markdown(report: Mapping[str, Any]) -> str:
             lines += [f"| {each.what} | {each.shown} |" for each in rows]
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _against_targets(values: Mapping[str, float]) -> list[str]:
+    lines = ["## Against the targets", "", "| | target | measured | |", "|---|---|---|---|"]
+    for target in TARGETS:
+        measured = "<br>".join(how_far(target, values)) or "not measured"
+        lines.append(f"| {target.name} | {target.text} | {measured} | {target.note} |")
+    return [*lines, ""]
 
 
 def _commit() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench.scenarios import failover, idle, load, restart, steady, writes
+from bench.scenarios import cold, failover, idle, load, restart, steady, writes
 from bench.scenarios.context import Bench
 
 Scenario = Callable[[Bench], Awaitable[None]]
@@ -15,8 +15,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "writes": writes.run,
     "rate": load.run_rate,
     "burst": load.run_burst,
-    "cold": restart.run,
+    "cold": cold.run,
     "wide": load.run_wide,
+    "restart": restart.run,
     "steady": steady.run,
     "failover": failover.run,
 }

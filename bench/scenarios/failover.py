@@ -28,6 +28,8 @@ async def run(bench: Bench) -> None:
             ("crash", signal.SIGKILL, "leader killed (SIGKILL)"),
             ("graceful", signal.SIGTERM, "leader asked to stop (SIGTERM)"),
         ):
+            if name == "crash" and not bench.scale.crash:
+                continue
             lease, reconcile = await _replace_leader(bench, number, timeline, name)
             figures.add(f"{name}_lease_s", f"{what} → standby leads", lease, "s")
             figures.add(f"{name}_reconcile_s", f"{what} → prepare Job of a new job", reconcile, "s")

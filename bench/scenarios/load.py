@@ -9,6 +9,7 @@ from bench.load import Timeline, create_open_loop
 from bench.scenarios.context import Bench, released
 
 TRAIN_SECONDS = 2.0
+RECONCILES = "tunewright_reconcile_seconds_count"
 
 
 async def run_rate(bench: Bench) -> None:
@@ -69,14 +70,17 @@ async def _play(
         fine_tune_job(namespace, f"job-{number:03d}", pods=pods, train_seconds=TRAIN_SECONDS)
         for number in range(count)
     ]
+    reconciles = await bench.operator.metric(RECONCILES)
     position, before = bench.cluster.audit.position(), bench.operator.cost()
     async with timeline.watching():
         await create_open_loop(bench.cluster.api, manifests, every_seconds)
         await released(timeline, count)
+    reconciles = await bench.operator.metric(RECONCILES) - reconciles
     after, requests = bench.operator.cost(), bench.cluster.audit.requests(position)
     writes = job_writes(requests, namespace)
     refused = sum(request.code >= 400 for request in writes)
     figures.add("cpu_ms_per_job", "operator's CPU per job", after.cpu_ms_since(before) / count, "ms")
+    figures.add("reconciles_per_job", "reconciles per job", reconciles / count)
     figures.add("writes_per_job", "operator's writes per job", len(writes) / count)
     figures.add("refused", "of all these writes, refused (conflicts)", refused)
     figures.add("rss_before_mb", "memory (RSS) before", before.rss_bytes / 1e6, "MB")

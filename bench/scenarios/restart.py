@@ -1,47 +1,45 @@
-"""A fresh operator among finished jobs: how soon it is ready, and that it writes nothing."""
+"""A worker pod is deleted: how soon the next attempt's pods exist, and whose the time in between was."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
-from bench.audit import count_by_kind
+from bench import jobs
 from bench.figures import Figures
+from bench.load import Timeline, create
 from bench.scenarios.context import Bench
+from tunewright.core import names
 
-LOOK_DEADLINE_SECONDS = 120
-QUIET_KINDS = ("read", "lease", "token review")
+NAMESPACE = "bench-restart"
 
 
 async def run(bench: Bench) -> None:
-    """Counts the jobs that are there: those that earlier scenarios left."""
-    figures = Figures("cold")
-    listed = await bench.cluster.api.get("/apis/tunewright.dev/v1alpha1/finetunejobs")
-    jobs = len(listed["items"])
-    position = bench.cluster.audit.position()
-    await bench.restart_operator()
-    ready = await bench.operator.ready()
-    looked = await _all_looked_at(bench, jobs)
-    await asyncio.sleep(bench.scale.cold_seconds)
-    cost, requests = bench.operator.cost(), bench.cluster.audit.requests(position)
-    # The one before wrote its last until it was gone; it had nothing to do but to release its Lease.
-    written = {kind: n for kind, n in count_by_kind(requests).items() if kind not in QUIET_KINDS}
-    figures.add("jobs", "finished jobs in the cluster", jobs)
-    figures.add("ready_s", "start → ready, imports included", ready, "s")
-    figures.add("looked_s", "start → every job looked at", looked, "s")
-    figures.add("writes", "writes (status, children, events)", sum(written.values()))
-    figures.add("cpu_s", "CPU until then", cost.cpu_seconds, "s")
-    figures.add("rss_mb", "memory (RSS)", cost.rss_bytes / 1e6, "MB")
+    """Several gangs at once, each of which loses one pod."""
+    figures, scale, api = Figures("restart"), bench.scale, bench.cluster.api
+    await bench.cluster.namespace(NAMESPACE)
+    timeline = Timeline(api, NAMESPACE)
+    manifests = [
+        jobs.fine_tune_job(NAMESPACE, f"job-{number}", pods=scale.restart_pods, train_seconds=jobs.FOREVER)
+        for number in range(scale.restart_jobs)
+    ]
+    async with timeline.watching():
+        await asyncio.gather(*(create(api, manifest) for manifest in manifests))
+        await timeline.wait("phase:Running", scale.restart_jobs)
+        await asyncio.gather(*(_delete_a_worker(bench, each["metadata"]["name"]) for each in manifests))
+        await timeline.wait("train2_pods", scale.restart_jobs)
+    for name, start, end, what in (
+        ("pods", "train_gone", "train2_pods", "old pods gone → all new ones created"),
+        ("failed", "train_gone", "train_failed", "… old pods gone → Job failed (Job controller)"),
+        ("worker_job", "train_failed", "train2_job", "… Job failed → next worker Job (operator)"),
+        ("new_pods", "train2_job", "train2_pods", "… worker Job → all its pods (Job controller)"),
+    ):
+        figures.add_latency(name, what, timeline.between(start, end))
     bench.take(figures)
+    await api.delete(jobs.path(NAMESPACE))
 
 
-async def _all_looked_at(bench: Bench, jobs: int) -> float:
-    """Seconds from the operator's start until each job was reconciled once and the queue is empty."""
-    operator = bench.operator
-    async with asyncio.timeout(LOOK_DEADLINE_SECONDS):
-        while True:
-            reconciles = await operator.metric("tunewright_reconcile_seconds_count")
-            waiting = await operator.metric("tunewright_workqueue_depth")
-            if reconciles >= jobs and waiting == 0:
-                return time.monotonic() - operator.started_at
-            await asyncio.sleep(0.1)
+async def _delete_a_worker(bench: Bench, job: str) -> None:
+    pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    selector = f"{names.LABEL_JOB_NAME}={job},{names.LABEL_COMPONENT}={names.COMPONENT_TRAIN}"
+    listed = await bench.cluster.api.get(pods, {"labelSelector": selector})
+    await bench.cluster.api.delete(f"{pods}/{listed['items'][0]['metadata']['name']}")

@@ -20,6 +20,7 @@ _METADATA = (
     "deletionTimestamp",
 )
 _POD_STATUS = ("phase", "reason", "message", "conditions", "startTime", "podIP")
+_JOB_STATUS = ("conditions",)
 _CONTAINER_STATUS = ("name", "ready", "restartCount", "state", "imageID")
 _NODE_STATUS = ("conditions", "capacity", "allocatable")
 
@@ -31,19 +32,23 @@ def whole(manifest: Manifest) -> Manifest:
 
 
 def job(manifest: Manifest) -> Manifest:
-    """A batch Job without its pod template."""
+    """A batch Job without its pod template, and without the counts of pods that its controller keeps: the
+    pods themselves are watched, and each count would be a change to look at."""
     spec = {key: value for key, value in (manifest.get("spec") or {}).items() if key != "template"}
-    return _object(manifest, spec=spec, status=manifest.get("status") or {})
+    return _object(manifest, spec=spec, status=_pick(manifest.get("status") or {}, _JOB_STATUS))
 
 
 def pod(manifest: Manifest) -> Manifest:
-    """A Pod's identity, node, phase, conditions and container states."""
+    """A Pod's identity, node, phase, conditions and container states. Not its finalizers: the Job
+    controller's comes off each pod that has ended, which is no change to look at."""
     status = manifest.get("status") or {}
     kept = _pick(status, _POD_STATUS)
     for field in ("initContainerStatuses", "containerStatuses"):
         if status.get(field):
             kept[field] = [_pick(container, _CONTAINER_STATUS) for container in status[field]]
-    return _object(manifest, spec=_pick(manifest.get("spec") or {}, ("nodeName",)), status=kept)
+    stripped = _object(manifest, spec=_pick(manifest.get("spec") or {}, ("nodeName",)), status=kept)
+    stripped["metadata"].pop("finalizers", None)
+    return stripped
 
 
 def node(manifest: Manifest) -> Manifest:
