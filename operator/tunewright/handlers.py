@@ -20,7 +20,7 @@ import aiohttp
 import kopf
 
 from tunewright.cluster.credentials import Credentials
-from tunewright.cluster.transport import USER_AGENT
+from tunewright.cluster.transport import USER_AGENT, close_session
 from tunewright.core import names
 from tunewright.core.model import Manifest
 
@@ -173,4 +173,4 @@ class KopfThread:
             )
         finally:
             for session in sessions:
-                await session.close()
+                await close_session(session)

@@ -24,6 +24,7 @@ from tunewright.cluster.errors import ApiError, NotLeader, Unauthorized, Unreach
 log = logging.getLogger(__name__)
 
 USER_AGENT = f"tunewright/{__version__}"
+TLS_GOODBYE_SECONDS = 0.1
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -98,7 +99,7 @@ class Transport:
     async def close(self) -> None:
         """Close all connections."""
         if self._session is not None:
-            await self._session.close()
+            await close_session(self._session)
 
     async def send(self, request: Request) -> Any:
         """The decoded JSON answer (None if empty). Raises ApiError."""
@@ -196,6 +197,13 @@ class Transport:
             connector = aiohttp.TCPConnector(limit=0, ssl=self._credentials.ssl_context or True)
             self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": USER_AGENT})
         return self._session
+
+
+async def close_session(session: aiohttp.ClientSession) -> None:
+    """Close a session, and let TLS connections that were cut while they were read take leave of their peer:
+    aiohttp no longer knows of them, and a loop that ends before they have leaks their sockets."""
+    await session.close()
+    await asyncio.sleep(TLS_GOODBYE_SECONDS)
 
 
 def _unreachable(server: str, error: Exception) -> Unreachable:
