@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from tests.builders import (
-    NAME,
     NOW,
     make_batch_job,
     make_export,
@@ -29,6 +29,7 @@ from tunewright.core.outcome import timestamp
 from tunewright_trainer.contract import ExitCode
 
 _USER_CODES = {64, 65, 66, 77}
+COMPONENTS = (names.COMPONENT_PREPARE, names.COMPONENT_TRAIN, names.COMPONENT_EXPORT)
 RETRIES = {names.COMPONENT_PREPARE: 3, names.COMPONENT_EXPORT: 8}
 
 
@@ -190,14 +191,14 @@ class ClusterSim:
 
     # --- controllers ----------------------------------------------------------------------------------------
 
-    def tick(self, *, quiet: bool) -> None:
-        """One round of Job controller, garbage collection, scheduler and kubelets. ``quiet``: all goes well."""
+    def tick(self, finish: Container[str] = COMPONENTS) -> None:
+        """One round of Job controller, garbage collection, scheduler and kubelets. Pods of the components
+        in ``finish`` get their work done."""
         for job in list(self.jobs.values()):
             self._control(job)
         for pod in list(self.pods.values()):
             self._schedule_and_run(pod)
-        if quiet:
-            self._finish_well()
+        self._finish_well(finish)
         self.commit()
 
     def _control(self, job: SimJob) -> None:
@@ -291,14 +292,17 @@ class ClusterSim:
             waiting=None,
         )
 
-    def _finish_well(self) -> None:
-        for pod in list(self.pods.values()):
-            if pod.waiting is not None:
-                self.pods[pod.name] = replace(pod, waiting=None)
+    def _finish_well(self, components: Container[str]) -> None:
         for job in self.jobs.values():
+            if job.component not in components:
+                continue
+            for pod in self.pods_of(job):
+                if pod.waiting is not None:
+                    self.pods[pod.name] = replace(pod, waiting=None)
             pods = self.pods_of(job)
             due = [pod for pod in pods if pod.phase == "Running" and pod.age >= 1 and not pod.deleting]
-            if job.component == names.COMPONENT_TRAIN and len(due) < self.nodes_wanted:
+            done = sum(pod.phase == "Succeeded" for pod in pods)
+            if job.component == names.COMPONENT_TRAIN and len(due) + done < self.nodes_wanted:
                 continue
             for pod in due:
                 if self.node_is_well(pod.node):
@@ -341,6 +345,3 @@ class ClusterSim:
 
 def deletion_time(cluster: ClusterSim) -> str:
     return timestamp(cluster.now)
-
-
-JOB_KEY = NAME

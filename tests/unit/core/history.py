@@ -11,17 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from tests.builders import SETTINGS, make_failure
-from tests.unit.core.cluster_sim import ClusterSim, SimPod, deletion_time
+from tests.unit.core.cluster_sim import COMPONENTS, ClusterSim, SimPod, deletion_time
 from tests.unit.core.invariants import check_move, check_status
 from tests.unit.core.operator_sim import OperatorSim
 from tunewright.core import names
 from tunewright.core.model import Manifest
 from tunewright_trainer.contract import ExitCode, Reason
 
-CHAOS_STEPS = 10
+CHAOS_STEPS = 12
 PEACE_STEPS = 80
 CODES = [*(int(code) for code in ExitCode if code), 1, 139]
-LAG = 6
+LAG = 12
 """How many changes a cache may be behind."""
 
 
@@ -59,14 +59,14 @@ class History:
         """Chaos, then peace, in which the job has to reach an end and everything comes to rest."""
         if self.cluster.nodes_wanted < 0:
             self.cluster.nodes_wanted = 1
-        for _ in range(self.rng.choice([0, 0, 2, 4, 5, 6])):  # so that chaos comes in every phase
-            self.cluster.tick(quiet=self.rng.random() < 0.7)
+        for _ in range(self.rng.choice([0, 2, 3, 4, 4, 5, 6])):  # so that chaos comes in every phase
+            self.cluster.tick(self._finished(0.8, 0.0, 0.8))
             self._settle()
         for _ in range(CHAOS_STEPS):
             self._chaos()
         self._make_peace()
         for _ in range(PEACE_STEPS):
-            self.cluster.tick(quiet=True)
+            self.cluster.tick()
             self._settle(passes=12 if self.rng.random() < 0.3 else 1)
             if self.cluster.is_over():
                 return
@@ -86,7 +86,7 @@ class History:
 
     def _settle(self, passes: int = 12) -> None:
         """With nothing else happening the operator comes to rest: no pass writes for ever."""
-        self.operator.watch(lag=0)
+        self.operator.catch_up()
         if passes == 1:
             self.operator.reconcile()
             return
@@ -97,7 +97,7 @@ class History:
                 wait = None if decided is None else decided.requeue_after_seconds
                 assert wait is None or wait > 0, "a pass that changes nothing asks for another at once"
                 return
-            self.operator.watch(lag=0)
+            self.operator.catch_up()
         raise AssertionError(f"the operator goes on writing: {decided}")
 
     # --- chaos ----------------------------------------------------------------------------------------------
@@ -108,13 +108,19 @@ class History:
         for happen in rng.choices(happening, weight, k=rng.randint(0, 2)):
             self.log.append(happen.__name__)
             happen(self)
-        self.cluster.tick(quiet=rng.random() < 0.6)
+        self.cluster.tick(self._finished(0.7, 0.1, 0.3))
         self._post()
         for _ in range(rng.randint(1, 2)):
             self.operator.watch(lag=rng.choice([0, 0, 1, LAG]))
             self.operator.reconcile(die_after=rng.randint(0, 4) if rng.random() < 0.15 else None)
+        # Hours pass in no time, or backwards, where clocks are set.
         jump = 3600.0 * rng.choice([-1, 1]) if rng.random() < 0.02 else 0.0
-        self.cluster.advance(rng.choice([0, 1, 5, 31, 61]) + jump)
+        self.cluster.advance(rng.choice([0, 1, 5, 31, 61, 400]) + jump)
+
+    def _finished(self, *chances: float) -> list[str]:
+        """Components whose pods get done in this step, each with its chance."""
+        rng = self.rng
+        return [part for part, chance in zip(COMPONENTS, chances, strict=True) if rng.random() < chance]
 
     def _post(self) -> None:
         for pod in self.cluster.pods.values():
@@ -175,6 +181,11 @@ class History:
         name = self.rng.choice(["node-a", "node-b", "node-c"])
         self.cluster.set_node(name, self.rng.choice(["True", "False", "Unknown", "gone"]))
 
+    def all_nodes_change(self) -> None:
+        state = self.rng.choice(["True", "False", "Unknown", "gone"])
+        for name in ("node-a", "node-b", "node-c"):
+            self.cluster.set_node(name, state)
+
     def child_job_is_deleted(self) -> None:
         if self.cluster.jobs:
             name = self.rng.choice(sorted(self.cluster.jobs))
@@ -195,17 +206,19 @@ class History:
 
     def user_sets_limits(self) -> None:
         self._edit(
-            activeDeadlineSeconds=self.rng.choice([1, 60, 100_000]),
-            progressDeadlineSeconds=self.rng.choice([1, 60, 1800]),
+            activeDeadlineSeconds=self.rng.choice([1, 600, 100_000]),
             ttlSecondsAfterFinished=self.rng.choice([0, 60]),
         )
+
+    def user_grows_impatient(self) -> None:
+        self._edit(progressDeadlineSeconds=self.rng.choice([1, 60, 1800]))
 
     def user_deletes(self) -> None:
         if self.cluster.job is not None and "deletionTimestamp" not in self.cluster.job["metadata"]:
             self.cluster.change_job(deletionTimestamp=deletion_time(self.cluster))
 
     def operator_is_replaced(self) -> None:
-        self.operator.start(lag=self.rng.choice([0, LAG]))
+        self.operator.start(lag=self.rng.choice([0, LAG, 2 * LAG]))
 
 
 _HAPPENINGS: list[tuple[Callable[[History], None], int]] = [
@@ -213,13 +226,15 @@ _HAPPENINGS: list[tuple[Callable[[History], None], int]] = [
     (History.pod_is_disrupted, 6),
     (History.pod_is_deleted, 6),
     (History.image_is_missing, 4),
-    (History.node_changes, 8),
+    (History.node_changes, 10),
+    (History.all_nodes_change, 5),
     (History.child_job_is_deleted, 6),
     (History.parts_are_deleted, 3),
     (History.reference_changes, 2),
     (History.user_suspends, 6),
     (History.user_resumes, 8),
-    (History.user_sets_limits, 2),
+    (History.user_sets_limits, 1),
+    (History.user_grows_impatient, 5),
     (History.user_deletes, 2),
-    (History.operator_is_replaced, 8),
+    (History.operator_is_replaced, 12),
 ]

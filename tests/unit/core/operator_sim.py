@@ -46,16 +46,26 @@ class OperatorSim:
         self.points: list[tuple[int, float | None, float | None]] = []
         self.written_at: Any = None
         self._overlay = {kind: {} for kind in self.cluster.snapshots}
+        self._stuck = {kind for kind in self.cluster.snapshots if lag and self.rng.random() < 0.3}
         for kind, snapshots in self.cluster.snapshots.items():
             newest = len(snapshots.entries) - 1
             self._seen_at[kind] = max(0, newest - (self.rng.randint(0, lag) if lag else 0))
 
     def watch(self, *, lag: int) -> None:
-        """Caches move on, never back; each kind by itself."""
+        """Caches move on, never back; each kind by itself. A stuck watch brings nothing for a while."""
+        if self.rng.random() < 0.2:
+            self._stuck.clear()
         for kind, snapshots in self.cluster.snapshots.items():
+            if kind in self._stuck:
+                continue
             newest = len(snapshots.entries) - 1
             behind = self.rng.randint(0, lag) if lag else 0
             self._seen_at[kind] = max(self._seen_at[kind], newest - behind)
+
+    def catch_up(self) -> None:
+        """All watches bring what there is."""
+        self._stuck.clear()
+        self.watch(lag=0)
 
     def _view(self, kind: str) -> Any:
         version, content = self.cluster.snapshots[kind].entries[self._seen_at[kind]]
@@ -104,7 +114,7 @@ class OperatorSim:
                     self.start(lag=0)
                     break
         except ConflictError:
-            self.watch(lag=0)  # what a live read or the next event brings
+            self.writes += 1  # another pass follows
         return decided
 
     def _execute(self, job: Manifest, decided: Plan) -> Iterator[None]:
@@ -137,10 +147,12 @@ class OperatorSim:
 
     def _confirm(self, job: Manifest, over: tuple[str, ...]) -> None:
         live = self.cluster.job
+        self._note("job", NAME, live)
         if live is None or live["metadata"]["resourceVersion"] != job["metadata"]["resourceVersion"]:
             raise ConflictError("the job has changed")
         for name in over:
             child = self.cluster.jobs.get(name)
+            self._note("jobs", name, child)
             if child is not None and child.state == "Active":
                 raise ConflictError(f"{name} runs")
 
