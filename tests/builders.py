@@ -371,7 +371,7 @@ def make_report(
     )
 
 
-# --- Statuses as an operator would have stored them ----------------------------------------------------------
+# --- Statuses as an operator would have stored them ---------------------------------------------------------
 
 
 @functools.cache

@@ -72,11 +72,14 @@ _BY_EXIT_CODE: dict[int, tuple[str, Blame]] = {
     ExitCode.KILLED: ("RankKilled", Blame.SOFTWARE),
 }
 
-INFRASTRUCTURE_REASONS = frozenset({"NodeLost", "PodDeleted", "PodFailed", str(Reason.PREEMPTED)})
+INFRASTRUCTURE_REASONS = frozenset(
+    {"NodeLost", "PodDeleted", "PodFailed", str(Reason.PREEMPTED), str(Reason.STOPPED_FOR_PEER)}
+)
 """Every reason that is counted as the infrastructure's."""
 
 # Culprits before victims: of several failed pods the one that comes first here tells the story.
-_VICTIMS = (ExitCode.RANK_LOST, ExitCode.STOPPED_FOR_PEER)
+# Of victims those that saw a peer's SIGTERM know more than those that only lost it.
+_VICTIMS = (ExitCode.STOPPED_FOR_PEER, ExitCode.RANK_LOST)
 
 
 def judge(job: ObservedJob, lost_nodes: frozenset[str]) -> Verdict | None:
@@ -109,7 +112,7 @@ def _telling(pod: ObservedPod) -> tuple[int, str]:
     if pod.disruption is not None:
         return (0, pod.name)
     if code in _VICTIMS:
-        return (4, pod.name)
+        return (4 + _VICTIMS.index(ExitCode(code)), pod.name)
     if code is None:
         return (3, pod.name)
     # A pod that was told to go because the Job had failed ends with 143 and explains nothing.

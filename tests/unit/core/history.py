@@ -90,6 +90,7 @@ class History:
         if passes == 1:
             self.operator.reconcile()
             return
+        decided = None
         for _ in range(passes):
             writes = self.operator.writes
             decided = self.operator.reconcile()

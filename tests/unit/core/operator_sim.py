@@ -1,4 +1,4 @@
-"""An operator over the simulated cluster: lagging caches, the writer's rules, and death between two writes."""
+"""An operator over the simulated cluster: lagging caches, the writer's rules, death between two writes."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def assert_may_train(cluster: ClusterSim) -> None:
     job = cluster.job
     assert job is not None, "a worker Job for a job that is gone"
     status = job.get("status") or {}
-    assert status.get("plan") and status.get("data"), "a worker Job before facts and plan were stored"
+    assert {"plan", "data"} <= status.keys(), "a worker Job before facts and plan were stored"
     assert status["phase"] not in ("Succeeded", "Failed"), "a worker Job after the end"
     assert "deletionTimestamp" not in job["metadata"], "a worker Job for a job that is being deleted"
     assert names.FINALIZER in job["metadata"]["finalizers"], "a worker Job before the finalizer"

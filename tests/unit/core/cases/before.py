@@ -1,0 +1,233 @@
+"""Rows of test_plan.py: before any worker."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.builders import (
+    NOW,
+    make_attempt,
+    make_batch_job,
+    make_facts,
+    make_failure,
+    make_pod,
+)
+from tests.unit.core.cases.worlds import (
+    JUST_NOW,
+    PREPARE,
+    Case,
+    cpu,
+    exit_of,
+    running,
+    training,
+    world_of,
+)
+from tunewright_trainer.contract import Reason
+
+BEFORE = [
+    Case(
+        "new job",
+        world_of(None, finalizers=()),
+        "Preparing",
+        "Preparing",
+        "on CPU before any worker",
+        create=("ConfigMap/support-bot-prepare", "Job/support-bot-prepare"),
+        expect={"add_finalizer": True},
+    ),
+    Case(
+        "secret missing",
+        world_of(None, references={"secret/hf-token": False}),
+        "Pending",
+        "SecretNotFound",
+        "Secret hf-token is not in namespace team-a yet. Create it",
+        requeue=10,
+        warning=True,
+    ),
+    Case(
+        "claim missing",
+        world_of(None, references={"persistentvolumeclaim/adapters": False}),
+        "Pending",
+        "PersistentVolumeClaimNotFound",
+        "PersistentVolumeClaim adapters is not",
+        requeue=10,
+    ),
+    Case(
+        "config map and secret missing",
+        world_of(None, references={"configmap/faq": False, "secret/hf-token": False}),
+        "Pending",
+        "ConfigMapNotFound",
+        "(and 1 more: secret/hf-token)",
+        requeue=10,
+    ),
+    Case("prepare pod missing yet", world_of(None, *cpu(PREPARE)), "Preparing", "Preparing"),
+    Case(
+        "prepare runs though a secret went",
+        world_of(None, *cpu(PREPARE, "Active", {}), references={"secret/hf-token": False}),
+        "Preparing",
+        "Preparing",
+    ),
+    Case(
+        "prepare config map deleted",
+        world_of(None, *cpu(PREPARE, "Active", {}), config_maps=()),
+        "Preparing",
+        "Preparing",
+        create=("ConfigMap/support-bot-prepare",),
+    ),
+    Case(
+        "prepare unschedulable",
+        world_of(None, *cpu(PREPARE, "Active", {"unschedulable": "0/1 nodes"})),
+        "Preparing",
+        "Unschedulable",
+        "No node can take pod",
+        warning=True,
+    ),
+    Case(
+        "prepare image",
+        world_of(None, *cpu(PREPARE, "Active", {"waiting": ("ErrImagePull", "no such tag")})),
+        "Preparing",
+        "ImagePullFailed",
+        "(ErrImagePull): no such tag. Check the image",
+    ),
+    Case(
+        "prepare config",
+        world_of(
+            None, *cpu(PREPARE, "Active", {"waiting": ("CreateContainerConfigError", "secret not found")})
+        ),
+        "Preparing",
+        "ContainerConfigInvalid",
+        "secret not found",
+    ),
+    Case(
+        "prepare retries",
+        world_of(None, *cpu(PREPARE, "Active", exit_of(70, answer="Boom"), {})),
+        "Preparing",
+        "PrepareRetrying",
+        "tried again: Pod support-bot-prepare-0-abcde ended with exit code 70: Boom",
+    ),
+    Case(
+        "prepare node lost",
+        world_of(None, *cpu(PREPARE, "Active", {"node": "node-gone"})),
+        "Preparing",
+        "PrepareRetrying",
+        "Node node-gone of pod",
+        delete=("pods/support-bot-prepare-0-abcde",),
+    ),
+    Case(
+        "prepare failed",
+        world_of(
+            None,
+            *cpu(
+                PREPARE,
+                "Failed",
+                exit_of(
+                    65,
+                    answer=make_failure(
+                        Reason.DATA_INVALID,
+                        message="faq.jsonl, line 71: no JSON",
+                        rank=None,
+                        step=None,
+                        advice="Mend it.",
+                    ),
+                ),
+            ),
+        ),
+        "Failed",
+        "DataInvalid",
+        "faq.jsonl, line 71: no JSON. Mend it.",
+        warning=True,
+    ),
+    Case(
+        "prepare failed, pod gone",
+        world_of(None, *cpu(PREPARE, "Failed")),
+        "Failed",
+        "PodDeleted",
+        "before it could say why (BackoffLimitExceeded: Job has failed)",
+    ),
+    Case(
+        "prepare failed, pod on its way",
+        world_of(None, *cpu(PREPARE, "Failed", ended=JUST_NOW)),
+        "Preparing",
+        "Preparing",
+        requeue=4,
+    ),
+    Case(
+        "prepare past its deadline",
+        world_of(None, *cpu(PREPARE, "Failed", reason="DeadlineExceeded")),
+        "Failed",
+        "DeadlineExceeded",
+        "Job support-bot-prepare ran past its deadline.",
+    ),
+    Case(
+        "facts lost",
+        world_of(None, *cpu(PREPARE, "Complete")),
+        "Preparing",
+        "FactsLost",
+        "asking once more",
+        delete=("jobs/support-bot-prepare",),
+    ),
+    Case(
+        "facts on their way",
+        world_of(None, *cpu(PREPARE, "Complete", ended=JUST_NOW)),
+        "Preparing",
+        "Preparing",
+        requeue=4,
+    ),
+    Case(
+        "facts on their way, pod shown as running",
+        world_of(None, *cpu(PREPARE, "Complete", {}, ended=NOW - timedelta(seconds=20))),
+        "Preparing",
+        "Preparing",
+        requeue=40,
+    ),
+    Case(
+        "facts of an old pod don't count",
+        world_of(
+            None,
+            *cpu(PREPARE, "Complete", uid="uid-new"),
+            make_pod(make_batch_job(PREPARE, uid="uid-old"), exit_code=0, answer=make_facts()),
+        ),
+        "Preparing",
+        "FactsLost",
+        delete=("jobs/support-bot-prepare",),
+    ),
+    Case(
+        "facts and plan are stored before workers",
+        world_of(None, *cpu(PREPARE, "Complete", exit_of(0, answer=make_facts()))),
+        "Starting",
+        "Starting",
+        "Starting 2 worker pods.",
+        requeue=0,
+        expect={".data.rows": 1000, ".plan.zeroStage": 2, ".attempts": [make_attempt()]},
+    ),
+    Case(
+        "facts after a retry",
+        world_of(None, *cpu(PREPARE, "Complete", exit_of(70), exit_of(0, answer=make_facts()))),
+        "Starting",
+        "Starting",
+        requeue=0,
+    ),
+    Case(
+        "plan refused: too little data",
+        world_of(None, *cpu(PREPARE, "Complete", exit_of(0, answer=make_facts(sequences=3)))),
+        "Failed",
+        "PlanDoesNotFit",
+        "The data makes 3 sequences, fewer than one global batch of 4.",
+        expect={".data.rows": 1000},
+    ),
+    Case(
+        "spec that models refuse",
+        world_of(None, spec={"compute": {"nodes": -1}}),
+        "Failed",
+        "SpecInvalid",
+        "spec.compute.nodes: must be at least 1",
+        warning=True,
+    ),
+    Case(
+        "spec refused while workers run",
+        world_of(training(), *running(), spec={"compute": {"nodes": -1}}),
+        "Failed",
+        "SpecInvalid",
+        "Create the job anew",
+        expect={".attempts.0.reason": "SpecInvalid"},
+    ),
+]
