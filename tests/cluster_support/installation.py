@@ -41,6 +41,12 @@ _WAITS = {
     "TUNEWRIGHT_RESTART_BACKOFF_SECONDS": "1",
     "TUNEWRIGHT_TERMINATION_GRACE_SECONDS": str(GRACE_SECONDS),
 }
+TRAINER_ENVIRONMENT = {
+    "TUNEWRIGHT_PROGRESS_SECONDS": "0.5",
+    "TUNEWRIGHT_COLLECTIVE_TIMEOUT_SECONDS": "120",
+    "OMP_NUM_THREADS": "1",
+}
+"""How often ranks report, and how long they wait for each other: both far below what trainings need."""
 VALUES: dict[str, Any] = {
     "progress": {"statusSeconds": 1},
     "nodeSelector": {"pool": "system"},
@@ -57,7 +63,9 @@ class Installation:
         workers = [NodeSpec(name, labels=POOL, backoff_seconds=0.5) for name in WORKER_NODES]
         gpus = NodeSpec(GPU_NODE, gpus=2, labels={"pool": "gpus"})
         options = ControlPlaneOptions(node_grace_seconds=NODE_GRACE_SECONDS)
-        self.cluster = DevCluster(folder, [system, *workers, gpus], options=options)
+        self.cluster = DevCluster(
+            folder, [system, *workers, gpus], options=options, pass_env=TRAINER_ENVIRONMENT
+        )
 
     def __enter__(self) -> Self:
         self.cluster.__enter__()
