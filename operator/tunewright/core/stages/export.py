@@ -13,6 +13,7 @@ from tunewright.core.model import Manifest
 from tunewright.core.observe import ObservedJob
 from tunewright.core.outcome import Context, Outcome, delete_job, missing_children, outcome
 from tunewright.core.stages import cpu_job
+from tunewright.core.stages.changed import wait_for_the_planned_spec
 from tunewright.core.translate import trainer_config
 from tunewright_trainer.contract import ExportResult, TrainerConfig
 
@@ -32,6 +33,8 @@ def export(context: Context) -> Outcome:
         return _failed(context, job)
     create: tuple[Manifest, ...] = ()
     if _config_name(context) not in context.world.config_maps:
+        if (wait := wait_for_the_planned_spec(context, Phase.EXPORTING)) is not None:
+            return wait
         create = (_config_map(context, _config(context)),)
     return cpu_job.in_flight(context, job, _words(context), create=create)
 
@@ -63,6 +66,8 @@ def _config_map(context: Context, config: TrainerConfig) -> Manifest:
 
 
 def _start(context: Context) -> Outcome:
+    if (wait := wait_for_the_planned_spec(context, Phase.EXPORTING)) is not None:
+        return wait
     config, words = _config(context), _words(context)
     job = export_job(
         context.owner,

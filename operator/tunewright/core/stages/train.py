@@ -22,6 +22,8 @@ from tunewright.core.outcome import (
     outcome,
     release_stuck_pods,
 )
+from tunewright.core.stages.changed import wait_for_the_planned_spec
+from tunewright.core.stages.ends import stored_phase
 from tunewright.core.stages.planning import data_ready_note
 from tunewright.core.stages.training import completed, in_flight, stalled, with_newest_report
 from tunewright.core.translate import trainer_config
@@ -141,6 +143,8 @@ def _begin(context: Context, previous: attempts.Attempt | None) -> Outcome:
             f"{previous.get('message', '')} The next attempt starts at {clock(until)}.".strip(),
             requeue_after_seconds=(until - context.now).total_seconds(),
         )
+    if (wait := wait_for_the_planned_spec(context, stored_phase(context))) is not None:
+        return wait
     context = context.learned(attempts=attempts.opened(context.status, context.now))
     number = context.status["attempts"][-1]["number"]
     return replace(_starting(context, number), requeue_after_seconds=0.0)
@@ -148,6 +152,8 @@ def _begin(context: Context, previous: attempts.Attempt | None) -> Outcome:
 
 def _create(context: Context, number: int) -> Outcome:
     if (wait := _previous_runs(context, attempts.last(context.status))) is not None:
+        return wait
+    if (wait := wait_for_the_planned_spec(context, Phase.STARTING)) is not None:
         return wait
     # The last failed Job is kept for its logs, older ones are not.
     old = [job for n, job in context.observed.workers.items() if n < number - 1]

@@ -14,6 +14,7 @@ from tunewright.core.lifecycle import CHECKPOINTED, NODES_READY, Phase
 from tunewright.core.model import Manifest
 from tunewright.core.observe import ObservedJob
 from tunewright.core.outcome import Context, Outcome, clock, missing_children, outcome
+from tunewright.core.stages.changed import spec_changed
 from tunewright.core.stages.planning import data_ready_note
 from tunewright.core.translate import trainer_config
 from tunewright_trainer.contract import TrainResult
@@ -143,7 +144,7 @@ def _missing(context: Context, number: int) -> tuple[Manifest, ...]:
     """The Service and the ConfigMap of an attempt that runs, should somebody have deleted them."""
     plan, owner = context.status["plan"], context.owner
     name = names.train_config(owner.name, number)
-    if name in context.world.config_maps:
+    if name in context.world.config_maps or spec_changed(context):
         return missing_children(context, worker_service(owner))
     key = context.status["prepared"]["key"]
     config = trainer_config(owner, context.spec, plan["specHash"], plan=plan, prepared_key=key)
