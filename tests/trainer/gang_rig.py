@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -28,11 +29,6 @@ ROOT = Path(__file__).parents[2]
 SEQUENCE_LENGTH = 64
 VOCABULARY_SIZE = 512
 DEADLINE_SECONDS = 240.0
-_ENTRYPOINT = (
-    "import os, sys; from pathlib import Path; from tunewright_trainer.contract import TrainerConfig;"
-    "from tunewright_trainer.train import launch;"
-    "sys.exit(launch.main(TrainerConfig.model_validate_json(Path(os.environ['TUNEWRIGHT_CONFIG']).read_bytes())))"
-)
 
 
 def free_port() -> int:
@@ -176,13 +172,21 @@ def started(
     nodes: int = 1,
     attempt: int = 1,
     environment: dict[str, str] | None = None,
+    file_limit_bytes: int | None = None,
 ) -> Iterator[list[Pod]]:
     """Start all pods of an attempt; kills what still runs at the end."""
     port = free_port()
     pods = []
     try:
         for index in range(nodes):
-            pods.append(_start(site, config, folder, index, nodes, port, attempt, environment or {}))
+            place = {
+                "PET_NNODES": str(nodes),
+                "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}",
+                "JOB_COMPLETION_INDEX": str(index),
+                "TUNEWRIGHT_ATTEMPT": str(attempt),
+            }
+            scratch = folder / f"attempt-{attempt}-pod-{index}"
+            pods.append(_start(site, config, scratch, {**place, **(environment or {})}, file_limit_bytes))
         yield pods
     finally:
         for pod in pods:
@@ -194,14 +198,10 @@ def started(
 def _start(
     site: Site,
     config: TrainerConfig,
-    folder: Path,
-    index: int,
-    nodes: int,
-    port: int,
-    attempt: int,
+    scratch: Path,
     extra: dict[str, str],
+    file_limit_bytes: int | None,
 ) -> Pod:
-    scratch = folder / f"attempt-{attempt}-pod-{index}"
     scratch.mkdir(parents=True)
     (scratch / "config.json").write_text(config.model_dump_json())
     environment = {
@@ -212,21 +212,26 @@ def _start(
         "TUNEWRIGHT_SCRATCH": str(scratch),
         "TUNEWRIGHT_TERMINATION_LOG": str(scratch / "termination-log"),
         "TUNEWRIGHT_MOUNTS": json.dumps({"pvc/work": str(site.root)}),
-        "TUNEWRIGHT_ATTEMPT": str(attempt),
         "TUNEWRIGHT_COLLECTIVE_TIMEOUT_SECONDS": "60",
-        "PET_NNODES": str(nodes),
         "PET_NPROC_PER_NODE": str(config.compute.processes_per_node),
         "PET_RDZV_ID": config.job_uid,
-        "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}",
         "PET_LOCAL_ADDR": "127.0.0.1",
-        "JOB_COMPLETION_INDEX": str(index),
         "OMP_NUM_THREADS": "1",
         **extra,
     }
+
+    def limit_files() -> None:
+        if file_limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
+
     output = scratch / "output.log"
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-c", _ENTRYPOINT], env=environment, stdout=sink, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "tunewright_trainer", "train"],
+            env=environment,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            preexec_fn=limit_files,
         )
     return Pod(process, scratch, output)
 

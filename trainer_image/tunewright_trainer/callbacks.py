@@ -141,7 +141,7 @@ class Report(TrainerCallback):
         if "eval_loss" in logs:
             self._say(f"step {state.global_step}/{state.max_steps}  eval_loss {logs['eval_loss']:.4f}")
             self._reporter.update(eval_loss=logs["eval_loss"])
-        if "loss" in logs and "grad_norm" in logs:
+        if "loss" in logs and "learning_rate" in logs:
             self._on_step(state, logs)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
@@ -153,9 +153,11 @@ class Report(TrainerCallback):
         if self._tokens is not None:
             seconds = self._clock() - self._tokens[1]
             self.tokens_per_second = (state.num_input_tokens_seen - self._tokens[0]) / max(seconds, 1e-9)
+        grad_norm = _finite(logs.get("grad_norm", math.nan))
         self._say(
-            f"step {step}/{state.max_steps}  loss {logs['loss']:.4f}  grad_norm {logs['grad_norm']:.4f}"
-            f"  learning_rate {logs['learning_rate']:.3e}"
+            f"step {step}/{state.max_steps}  loss {logs['loss']:.4f}"
+            + (f"  grad_norm {grad_norm:.4f}" if grad_norm is not None else "")
+            + f"  learning_rate {logs['learning_rate']:.3e}"
             f"  tokens_per_second {self.tokens_per_second or 0:.0f}"
         )
         self._reporter.update(
@@ -163,7 +165,7 @@ class Report(TrainerCallback):
             total_steps=state.max_steps,
             epoch=state.epoch or 0.0,
             loss=_finite(logs["loss"]),
-            grad_norm=_finite(logs["grad_norm"]),
+            grad_norm=grad_norm,
             learning_rate=_finite(logs["learning_rate"]),
             tokens_per_second=self.tokens_per_second,
             remaining_seconds=self._remaining.seconds(step, state.max_steps),

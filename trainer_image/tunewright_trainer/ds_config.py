@@ -51,6 +51,9 @@ def render(config: TrainerConfig, world_size: int) -> dict[str, Any]:
         "steps_per_print": 1 << 31,
         "wall_clock_breakdown": False,
     }
+    if training.precision == "BF16" and config.method.type == "LoRA" and deepspeed.zero_stage >= 1:
+        # Summed in bf16, small micro-batch gradients vanish. An adapter is small enough to sum in fp32.
+        ours["data_types"] = {"grad_accum_dtype": "fp32"}
     _refuse_contradictions(ours, deepspeed.raw)
     return merge(ours, deepspeed.raw)
 

@@ -117,15 +117,22 @@ def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def loader(rows: PackedRows, batches: GlobalBatches, *, pin_memory: bool) -> DataLoader[Row]:
+class EpochLoader(DataLoader[Row]):
+    """A loader that passes the epoch on to its batches: the Trainer looks for ``set_epoch`` here only."""
+
+    def set_epoch(self, epoch: int) -> None:
+        if not isinstance(self.batch_sampler, GlobalBatches):
+            raise TypeError(f"these batches have no epochs: {self.batch_sampler!r}")
+        self.batch_sampler.set_epoch(epoch)
+
+
+def loader(rows: PackedRows, batches: GlobalBatches, *, pin_memory: bool) -> EpochLoader:
     """The training loader. Rows come from mapped memory, so worker processes would only add copies."""
-    return DataLoader(rows, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory)
+    return EpochLoader(rows, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory)
 
 
-def validation_batches(
-    rows: int, micro_batch: int, rank: int, world_size: int
-) -> Iterator[tuple[list[int], float]]:
-    """This rank's validation micro-batches and the share of the split that is done after each.
+def validation_batches(rows: int, micro_batch: int, rank: int, world_size: int) -> Iterator[list[int]]:
+    """Row indices of this rank's validation micro-batches.
 
     Every rank gets the same number of them, filled up with FILLER: a rank short of a forward pass
     would leave the others waiting in a collective.
@@ -133,5 +140,4 @@ def validation_batches(
     per_pass = micro_batch * world_size
     for start in range(0, rows, per_pass):
         first = start + rank * micro_batch
-        chosen = [row if row < rows else FILLER for row in range(first, first + micro_batch)]
-        yield chosen, min(1.0, (start + per_pass) / rows)
+        yield [row if row < rows else FILLER for row in range(first, first + micro_batch)]

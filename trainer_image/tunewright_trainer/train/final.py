@@ -12,14 +12,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from tunewright_trainer.checkpoint.manifest import FileRecord, record, wrong_hashes, wrong_sizes
+from tunewright_trainer.checkpoint.manifest import MANIFEST, record
 from tunewright_trainer.contract import TrainerConfig, TrainResult
-from tunewright_trainer.files import publish_folder, read_json, write_json
+from tunewright_trainer.files import publish_folder, write_json
 from tunewright_trainer.train.consensus import Gang
+from tunewright_trainer.train.finished import FinalManifest
 from tunewright_trainer.train.weights import check_adapter, check_finite, gathered, write_adapter
 from tunewright_trainer.versions import versions
 
-MANIFEST, METRICS = "manifest.json", "metrics.json"
+METRICS = "metrics.json"
 CURVE_POINTS = 256
 
 
@@ -45,17 +46,6 @@ class Curve:
             [int(entry["step"]) for entry in evaluated],
             [float(entry["eval_loss"]) for entry in evaluated],
         )
-
-
-def finished(folder: Path, config: TrainerConfig) -> TrainResult | None:
-    """The result of a run that was finished before; None if ``folder`` is not whole or another spec's."""
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("spec_hash") != config.spec_hash:
-        return None
-    files = [FileRecord.model_validate(file) for file in manifest["files"]]
-    if wrong_sizes(folder, files) or wrong_hashes(folder, files):
-        return None
-    return TrainResult.model_validate(manifest["result"])
 
 
 def write(
@@ -108,15 +98,16 @@ def _write_reports(
 ) -> None:
     figures = result.model_dump(exclude={"kind", "rank"}, exclude_none=True)
     write_json(draft / METRICS, {**figures, "curve": asdict(Curve.of(history)), "versions": versions()})
+    for path in draft.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors makes them private, and export may run as another user
     files = [record(draft, path) for path in sorted(draft.rglob("*")) if path.is_file()]
-    manifest = {
-        "version": 1,
-        "job_uid": config.job_uid,
-        "spec_hash": config.spec_hash,
-        "method": config.method.type,
-        "base_model": config.model.source.uri,
-        "versions": versions(),
-        "result": result.model_dump(exclude_none=True),
-        "files": [file.model_dump() for file in files],
-    }
-    write_json(draft / MANIFEST, manifest)
+    manifest = FinalManifest(
+        job_uid=config.job_uid,
+        spec_hash=config.spec_hash,
+        method=config.method.type,
+        base_model=config.model.source.uri,
+        versions=versions(),
+        result=result,
+        files=files,
+    )
+    write_json(draft / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))

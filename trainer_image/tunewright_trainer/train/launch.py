@@ -19,10 +19,11 @@ from types import FrameType
 
 from tunewright_trainer.answers import write_answer
 from tunewright_trainer.console import say
-from tunewright_trainer.contract import ENV_ATTEMPT, ENV_GRACE_SECONDS, Reason, TrainerConfig
+from tunewright_trainer.contract import ENV_ATTEMPT, ENV_GRACE_SECONDS, ExitCode, Reason, TrainerConfig
 from tunewright_trainer.errors import TrainerError
 from tunewright_trainer.locations import Locations, Workspace
 from tunewright_trainer.train import logs, memory
+from tunewright_trainer.train.finished import finished
 from tunewright_trainer.train.outcome import AgentReport, Evidence, Outcome, Verdict, judge
 from tunewright_trainer.train.rank import OUTCOMES
 from tunewright_trainer.train.rendezvous import Rendezvous, wait_for_host
@@ -71,12 +72,15 @@ def main(config: TrainerConfig) -> int:
     """Run this pod's ranks to their end. Returns the pod's exit code; the answer is written by then."""
     locations = Locations.from_environment()
     settings = Settings.from_environment(os.environ)
-    rendezvous = Rendezvous.from_environment(os.environ, config.compute)
-    for folder in ("outcomes", "logs", "trainer"):
-        (locations.scratch / folder).mkdir(parents=True, exist_ok=True)
-    pod = Pod(config, locations, settings, rendezvous)
+    pod = Pod(config, locations, settings, Rendezvous.from_environment(os.environ, config.compute))
+    pod.listen()
+    workspace = Workspace.of(config, locations)
+    if done := finished(workspace.final(config.job_uid), config):
+        say("training was finished before; nothing to do")
+        write_answer(done)
+        return ExitCode.OK
     verdict = pod.run()
-    logs.keep(locations.scratch, Workspace.of(config, locations).logs(config.job_uid, settings.attempt))
+    logs.keep(locations.scratch, workspace.logs(config.job_uid, settings.attempt))
     write_answer(verdict.answer)
     return verdict.exit_code
 
@@ -93,9 +97,13 @@ class Pod:
         self._agent: subprocess.Popen[bytes] | None = None
         self._terminated = False
 
+    def listen(self) -> None:
+        """Take SIGTERM from here on: the first process of a container has no default for it."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
     def run(self) -> Verdict:
         """Start the ranks, wait for their end, judge it."""
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        (self._scratch / "logs").mkdir(parents=True, exist_ok=True)
         wait_for_host(self._rendezvous, self._settings.join_timeout_seconds, lambda: self._terminated)
         kills_before = memory.out_of_memory_kills()
         if not self._terminated:

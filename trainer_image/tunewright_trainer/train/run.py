@@ -25,6 +25,7 @@ from tunewright_trainer.progress import Progress, Reporter, Silent, reporter
 from tunewright_trainer.storage import open_store
 from tunewright_trainer.train import data, final, recipe, weights
 from tunewright_trainer.train.consensus import Gang
+from tunewright_trainer.train.finished import finished
 from tunewright_trainer.train.stop import GangStopped, StopRequest
 from tunewright_trainer.train.trainer import Feed, GangTrainer
 
@@ -56,7 +57,7 @@ class Run:
 
     def train(self) -> TrainResult:
         """Train to the end. Raises GangStopped after a stop that the gang agreed on, TrainerError else."""
-        done = final.finished(self.workspace.final(self.config.job_uid), self.config)
+        done = finished(self.workspace.final(self.config.job_uid), self.config)
         gang, arguments = self._join()
         # All ranks see the same volume, but not at the same moment: rank 0's answer counts.
         if shared := gang.share(done):

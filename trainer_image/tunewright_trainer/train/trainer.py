@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from datasets.table import InMemoryTable
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -79,6 +80,11 @@ class GangTrainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         return data.loader(self.feed.rows, self.batches, pin_memory=self.args.dataloader_pin_memory)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        # The first moment after DeepSpeed has wrapped the optimizer, before a checkpoint is loaded.
+        forget_rehearsal(self.optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     # --- a step -------------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -141,7 +147,7 @@ class GangTrainer(SFTTrainer):
             len(rows), self.args.per_device_train_batch_size, self.gang.rank, self.gang.world_size
         )
         with torch.no_grad():
-            for chosen, _ in places:
+            for chosen in places:
                 if self.gang.agree().stop:
                     return None
                 inputs = self._prepare_inputs(data.collate([rows[index] for index in chosen]))
@@ -205,3 +211,16 @@ class GangTrainer(SFTTrainer):
             several = self.gang.world_size > 1
             state["cuda"] = torch.cuda.get_rng_state_all() if several else torch.cuda.get_rng_state()
         return state
+
+
+def forget_rehearsal(optimizer: Any) -> None:
+    """Undo the step on zero gradients by which DeepSpeed allocates optimizer state under ZeRO 0.
+
+    Adam counted it: its bias correction was off by one, and losses differed from those of ZeRO 1 to 3.
+    """
+    wrapped = getattr(optimizer, "optimizer", None)
+    if isinstance(wrapped, FP16_UnfusedOptimizer):
+        wrapped.optimizer.state.clear()
+        for masters, weights in zip(wrapped.fp32_groups, wrapped.fp16_groups, strict=True):
+            for master, weight in zip(masters, weights, strict=True):
+                master.data.copy_(weight.data)
