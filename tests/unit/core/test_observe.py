@@ -103,13 +103,13 @@ def test_bare_objects_are_read_as_just_made() -> None:
 )
 def test_lost_nodes(node: Manifest, lost: bool, after: float | None) -> None:
     found = seen(job := make_batch_job(), make_pod(job), nodes=(node,))
-    assert (found.lost_nodes, found.next_node_loss_seconds) == ({"node-a"} if lost else set(), after)
+    assert (found.lost_nodes, found.next_node_loss_seconds) == (frozenset({"node-a"} if lost else ()), after)
 
 
 @pytest.mark.parametrize(("bound", "lost", "after"), [(-60, True, None), (-10, False, 50)])
 def test_a_node_that_is_not_known_is_given_time(bound: float, lost: bool, after: float | None) -> None:
     found = seen(job := make_batch_job(), make_pod(job, bound=at(bound)), nodes=())
-    assert (found.lost_nodes, found.next_node_loss_seconds) == ({"node-a"} if lost else set(), after)
+    assert (found.lost_nodes, found.next_node_loss_seconds) == (frozenset({"node-a"} if lost else ()), after)
 
 
 def test_a_node_that_never_said_whether_it_is_ready_is_not_lost() -> None:

@@ -81,7 +81,7 @@ def test_what_is_written_is_taken() -> None:
 @pytest.mark.parametrize("method", ["LoRA", "Full"])
 def test_more_memory_never_costs_speed(method: str) -> None:
     """With each GiB more: recomputation only goes, the stage only falls, micro-batches only grow."""
-    ranks = []
+    ranks: list[tuple[bool, int, int]] = []
     for memory in range(4, 200, 4):
         try:
             choice = chosen(gpu_spec(1, 8, method={"type": method}), memory)
