@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -66,10 +66,13 @@ class Client:
         field_selector: str | None = None,
         page_size: int | None = None,
         metadata_only: bool = False,
+        strip: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     ) -> tuple[Manifests, str]:
         """All objects and the list's resource version, consistent as of that version.
 
-        ``page_size`` bounds one answer, not the whole. Raises Gone when a continue token expired.
+        ``page_size`` bounds one answer, not the whole; ``strip`` is applied to each object before the next
+        page is asked for, so that no more than a page is ever held whole. Raises Gone when a continue token
+        expired.
         """
         params = _selectors(label_selector, field_selector)
         if page_size:
@@ -80,14 +83,12 @@ class Client:
             page = await self._send(
                 "GET", resource.path(namespace), "list", resource, params=params, accept=accept
             )
-            for item in page.get("items") or []:
-                item.setdefault("apiVersion", resource.api_version)
-                item.setdefault("kind", resource.kind)
-                items.append(item)
-            token = page["metadata"].get("continue")
-            if not token:
-                return items, page["metadata"].get("resourceVersion", "")
-            params["continue"] = token
+            items += [strip(_with_type(item, resource)) for item in page.get("items") or []]
+            metadata = page["metadata"]
+            del page
+            if not metadata.get("continue"):
+                return items, metadata.get("resourceVersion", "")
+            params["continue"] = metadata["continue"]
 
     async def watch(
         self,
@@ -211,6 +212,12 @@ class Client:
 
     async def _send(self, method: str, path: str, verb: str, resource: Resource, **fields: Any) -> Any:
         return await self.transport.send(Request(method, path, verb, resource.plural, **fields))
+
+
+def _with_type(item: Manifest, resource: Resource) -> Manifest:
+    item.setdefault("apiVersion", resource.api_version)
+    item.setdefault("kind", resource.kind)
+    return item
 
 
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:

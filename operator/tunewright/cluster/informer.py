@@ -55,6 +55,7 @@ class Informer:
         self.synced = asyncio.Event()
         self.store = Store(indexers=indexers, strip=strip, on_change=self._guarded(on_change))
         self._client = client
+        self._strip = strip
         self._namespace = namespace
         self._label_selector = label_selector
         self._metadata_only = metadata_only
@@ -113,6 +114,7 @@ class Informer:
             label_selector=self._label_selector,
             page_size=self._page_size,
             metadata_only=self._metadata_only,
+            strip=self._strip,
         )
         self._touch()
         self.store.replace(manifests, version)

@@ -136,6 +136,32 @@ def test_lists_are_read_page_by_page_and_say_what_their_items_are() -> None:
     with_server(scenario)
 
 
+def test_a_page_is_cut_down_before_the_next_is_asked_for() -> None:
+    """A list of thousands of whole pods would take hundreds of megabytes that no one gives back."""
+
+    async def scenario(server: ApiServer, client: Client) -> None:
+        for index in range(4):
+            await server.put("configmaps", config_map(f"c{index}", big="x"))
+        cut_before_page: list[int] = []
+
+        def strip(item: dict[str, Any]) -> dict[str, Any]:
+            cut_before_page.append(server.count("GET"))
+            return {"metadata": item["metadata"]}
+
+        items, _ = await client.list(CONFIGMAPS, "ns", page_size=2, strip=strip)
+        assert cut_before_page == [1, 1, 2, 2]
+        assert all("data" not in item for item in items)
+
+    with_server(scenario)
+
+
+def test_an_empty_list_is_a_list() -> None:
+    async def scenario(server: ApiServer, client: Client) -> None:
+        assert await client.list(CONFIGMAPS, "ns", page_size=2) == ([], str(server.version))
+
+    with_server(scenario)
+
+
 def test_status_is_patched_under_its_resource_version() -> None:
     async def scenario(server: ApiServer, client: Client) -> None:
         metadata = {"namespace": "ns", "name": "j"}

@@ -175,6 +175,23 @@ def test_recovers_with_nothing_lost(fault: Callable[[ApiServer], Awaitable[None]
     asyncio.run(scenario())
 
 
+def test_no_more_than_a_page_of_the_list_is_held_whole() -> None:
+    async def scenario() -> None:
+        seen: list[str] = []
+
+        def strip(manifest: dict[str, Any]) -> dict[str, Any]:
+            seen.append(manifest["metadata"]["name"])
+            return {**manifest, "status": {"cut": True}}
+
+        async with scene(page_size=1, strip=strip) as s:
+            assert seen[:2] == ["first", "second"]
+            # The store cuts each object once more: the list has done so before, or it would have held both.
+            assert len(seen) == 4
+            assert [manifest["status"] for manifest in s.cached().values()] == [{"cut": True}] * 2
+
+    asyncio.run(scenario())
+
+
 def test_a_deletion_that_only_a_list_can_show_is_told() -> None:
     async def scenario() -> None:
         async with scene() as s:
