@@ -42,7 +42,7 @@ class Settings:
     pod_name: str = ""
     """POD_NAME; the host's name when unset."""
     pod_ip: str | None = None
-    """POD_IP: one of the names in the progress endpoint's certificate."""
+    """POD_IP: where the other replicas reach this one."""
     http: Address = Address("127.0.0.1", 8080)
     """TUNEWRIGHT_HTTP_BIND: metrics and probes."""
     progress: Address | None = None
@@ -95,7 +95,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, default_namespace: st
         pod_ip=pod_ip,
         http=read.value("TUNEWRIGHT_HTTP_BIND", Settings.http, _address),
         progress=progress,
-        progress_hosts=_hosts(url, pod_ip),
+        progress_hosts=_hosts(url),
         progress_secret=environ.get("TUNEWRIGHT_PROGRESS_SECRET") or Settings.progress_secret,
         leader_elect=read.value("TUNEWRIGHT_LEADER_ELECT", True, _boolean),
         lease_name=environ.get("TUNEWRIGHT_LEASE_NAME") or Settings.lease_name,
@@ -196,8 +196,9 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def _hosts(url: str | None, pod_ip: str | None) -> tuple[str, ...]:
-    """What the certificate must name: the URL's host, a Service's other names, the pod itself."""
+def _hosts(url: str | None) -> tuple[str, ...]:
+    """What the certificate must name: the URL's host, a Service's other names. The same for every replica,
+    for they share the certificate."""
     if url is None:
         return ()
     host = str(urlsplit(url).hostname)
@@ -205,6 +206,4 @@ def _hosts(url: str | None, pod_ip: str | None) -> tuple[str, ...]:
     labels = host.split(".")
     if len(labels) == 3 and labels[2] == "svc":
         hosts += [labels[0], f"{labels[0]}.{labels[1]}", f"{host}.cluster.local"]
-    if pod_ip:
-        hosts.append(pod_ip)
     return tuple(dict.fromkeys(hosts))

@@ -52,8 +52,8 @@ def test_everything_set() -> None:
         "progress",
         "progress.tuning",
         "progress.tuning.svc.cluster.local",
-        "10.1.2.3",
     )
+    assert settings.pod_ip == "10.1.2.3", "no name in the certificate, which all replicas share"
     assert (settings.namespace, settings.watch_namespace) == ("tuning", "team-a")
     assert (settings.workers, settings.max_in_flight) == (3, 16)
     assert not settings.leader_elect

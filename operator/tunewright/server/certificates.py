@@ -7,6 +7,7 @@ import base64
 import ipaddress
 import logging
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,12 +35,14 @@ CERTIFICATE_RENEW_BEFORE = timedelta(days=30)
 CLOCK_SKEW = timedelta(minutes=10)
 CHECK_SECONDS = 3600.0
 
+_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.DOTALL)
 CA_BUNDLE, CA_KEY, CERTIFICATE, KEY = "ca.crt", "ca.key", "tls.crt", "tls.key"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """PEM texts. ``ca`` may hold several certificates: the newest first, older ones that are still valid."""
+    """PEM texts. ``ca`` may hold several certificates: the newest first, older ones that are still valid;
+    ``ca_key`` holds their keys in the same order."""
 
     ca: bytes
     ca_key: bytes
@@ -62,59 +65,66 @@ class Bundle:
 
 
 def renewed(bundle: Bundle | None, hosts: Sequence[str], now: datetime) -> Bundle:
-    """``bundle`` itself while it is good for ``hosts`` at ``now``, else one with what had to be made anew."""
-    ca, ca_key, rest = _ca(bundle, now)
-    if bundle is not None and not rest.changed and _serves(bundle, ca, hosts, now):
+    """``bundle`` itself while it is good for ``hosts`` at ``now``, else one with what had to be made anew.
+
+    A new CA only signs once the old one is too close to its end for another certificate. Until then it is
+    trusted by each attempt that begins, so whoever trusts the old one alone began long before.
+    """
+    known = [authority for authority in _authorities(bundle) if authority.left(now) > timedelta(0)]
+    if not known or known[0].left(now) <= CA_RENEW_BEFORE:
+        known = [_self_signed(now), *known]
+    ca = b"".join(_pem(authority.certificate) for authority in known)
+    ca_key = b"".join(_key_pem(authority.key) for authority in known)
+    if (
+        bundle is not None
+        and (bundle.ca, bundle.ca_key) == (ca, ca_key)
+        and _serves(bundle, known, hosts, now)
+    ):
         return bundle
-    certificate, key = _issue(ca, ca_key, hosts, now)
-    return Bundle(_pem(ca) + rest.pem, _key_pem(ca_key), _pem(certificate), _key_pem(key))
+    signer = next(authority for authority in reversed(known) if authority.left(now) > CERTIFICATE_LIFE)
+    certificate, key = _issue(signer, hosts, now)
+    return Bundle(ca, ca_key, _pem(certificate), _key_pem(key))
 
 
 @dataclass(frozen=True)
-class _OldAuthorities:
-    pem: bytes
-    changed: bool
+class _Authority:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def left(self, now: datetime) -> timedelta:
+        return self.certificate.not_valid_after_utc - now
 
 
-def _ca(
-    bundle: Bundle | None, now: datetime
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey, _OldAuthorities]:
-    """The CA to sign with, its key, and the older ones to trust still."""
-    known = _parse_bundle(bundle)
-    if known is not None:
-        authorities, key = known
-        valid = [ca for ca in authorities if ca.not_valid_after_utc > now]
-        if valid and valid[0] == authorities[0] and valid[0].not_valid_after_utc - now > CA_RENEW_BEFORE:
-            older = b"".join(map(_pem, valid[1:]))
-            return valid[0], key, _OldAuthorities(older, changed=False)
-        key = ec.generate_private_key(ec.SECP256R1())
-        return _self_signed(key, now), key, _OldAuthorities(b"".join(map(_pem, valid[:1])), changed=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    return _self_signed(key, now), key, _OldAuthorities(b"", changed=True)
-
-
-def _parse_bundle(
-    bundle: Bundle | None,
-) -> tuple[list[x509.Certificate], ec.EllipticCurvePrivateKey] | None:
+def _authorities(bundle: Bundle | None) -> list[_Authority]:
+    """The stored CAs that can sign, the newest first."""
     if bundle is None:
-        return None
+        return []
     try:
-        authorities = x509.load_pem_x509_certificates(bundle.ca)
-        key = serialization.load_pem_private_key(bundle.ca_key, password=None)
+        certificates = x509.load_pem_x509_certificates(bundle.ca)
+        keys = [serialization.load_pem_private_key(pem, None) for pem in _PRIVATE_KEY.findall(bundle.ca_key)]
     except ValueError as error:
         log.warning("the stored CA can't be read, making a new one: %s", error)
-        return None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != authorities[0].public_key():
-        log.warning("the stored CA's key is not its own, making a new one")
-        return None
-    return authorities, key
+        return []
+    found = [
+        _Authority(certificate, key)
+        for certificate in certificates
+        for key in keys
+        if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
+    ]
+    if len(found) < len(certificates):
+        log.warning("%d of the stored CAs lack their key and are given up", len(certificates) - len(found))
+    return sorted(found, key=lambda authority: authority.certificate.not_valid_after_utc, reverse=True)
 
 
-def _serves(bundle: Bundle, ca: x509.Certificate, hosts: Sequence[str], now: datetime) -> bool:
+def _serves(bundle: Bundle, known: Sequence[_Authority], hosts: Sequence[str], now: datetime) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(bundle.certificate)
         key = serialization.load_pem_private_key(bundle.key, password=None)
-        certificate.verify_directly_issued_by(ca)
+        issuer = next(each for each in known if each.certificate.subject == certificate.issuer)
+        certificate.verify_directly_issued_by(issuer.certificate)
+    except StopIteration:
+        log.warning("the stored certificate is of a CA that is not known, making a new one")
+        return False
     except Exception as error:  # whatever cryptography finds wrong, the cure is a new certificate
         log.warning("the stored certificate can't be used, making a new one: %s", error)
         return False
@@ -126,35 +136,37 @@ def _serves(bundle: Bundle, ca: x509.Certificate, hosts: Sequence[str], now: dat
     )
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+def _self_signed(now: datetime) -> _Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"tunewright progress CA {now:%Y-%m-%d}")])
     usage = x509.KeyUsage(
         digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
         key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
     )  # fmt: skip
-    return (
+    certificate = (
         _builder(name, name, key, now, CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+    return _Authority(certificate, key)
 
 
 def _issue(
-    ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], now: datetime
+    ca: _Authority, hosts: Sequence[str], now: datetime
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tunewright progress")])
     names = x509.SubjectAlternativeName(list(map(_general_name, hosts)))
-    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     certificate = (
-        _builder(subject, ca.subject, key, now, CERTIFICATE_LIFE)
+        _builder(subject, ca.certificate.subject, key, now, CERTIFICATE_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(names, critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(issuer_key, critical=False)
-        .sign(ca_key, hashes.SHA256())
+        .sign(ca.key, hashes.SHA256())
     )
     return certificate, key
 

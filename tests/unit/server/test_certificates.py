@@ -16,6 +16,7 @@ from cryptography import x509
 from tests.unit.cluster.api_server import ApiServer, client_of, serving
 from tunewright.server.certificates import (
     CA_LIFE,
+    CA_RENEW_BEFORE,
     CERTIFICATE_LIFE,
     CERTIFICATE_RENEW_BEFORE,
     Bundle,
@@ -58,14 +59,53 @@ def test_another_host_needs_another_certificate_but_not_another_ca(bundle: Bundl
     assert other.certificate != bundle.certificate
 
 
+def authorities(bundle: Bundle) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(bundle.ca)
+
+
+def issuer(bundle: Bundle) -> x509.Certificate:
+    """The one of the bundle's CAs that its certificate is of."""
+    certificate = x509.load_pem_x509_certificate(bundle.certificate)
+    issuer = next(ca for ca in authorities(bundle) if ca.subject == certificate.issuer)
+    certificate.verify_directly_issued_by(issuer)
+    return issuer
+
+
 def test_a_new_ca_comes_before_the_old_one_ends_and_both_are_trusted(bundle: Bundle) -> None:
-    later = renewed(bundle, HOSTS, NOW + CA_LIFE - timedelta(days=300))
-    authorities = x509.load_pem_x509_certificates(later.ca)
-    assert len(authorities) == 2
-    assert authorities[1] == x509.load_pem_x509_certificate(bundle.ca)
-    x509.load_pem_x509_certificate(later.certificate).verify_directly_issued_by(authorities[0])
+    due = NOW + CA_LIFE - CA_RENEW_BEFORE
+    assert authorities(renewed(bundle, HOSTS, due - timedelta(days=1))) == authorities(bundle)
+    later = renewed(bundle, HOSTS, due + timedelta(days=1))
+    assert len(authorities(later)) == 2
+    assert authorities(later)[1:] == authorities(bundle)
+    assert renewed(later, HOSTS, due + timedelta(days=2)) is later
     much_later = renewed(later, HOSTS, NOW + CA_LIFE + timedelta(days=1))
-    assert len(x509.load_pem_x509_certificates(much_later.ca)) == 1, "what has expired is no longer trusted"
+    assert authorities(much_later) == authorities(later)[:1], "what has expired is no longer trusted"
+
+
+def test_who_trusts_the_old_ca_alone_is_served_for_most_of_a_year_after_the_new_one_came(
+    bundle: Bundle,
+) -> None:
+    """Day by day, as the keeper goes: an attempt that began on the day before the new CA came."""
+    old = authorities(bundle)[0]
+    day = NOW + CA_LIFE - CA_RENEW_BEFORE - timedelta(days=1)
+    stored, served = bundle, timedelta(0)
+    while issuer(stored := renewed(stored, HOSTS, day)) == old:
+        leaf = x509.load_pem_x509_certificate(stored.certificate)
+        assert day + CERTIFICATE_RENEW_BEFORE <= leaf.not_valid_after_utc <= old.not_valid_after_utc
+        served += timedelta(days=1)
+        day += timedelta(days=1)
+    assert CA_RENEW_BEFORE - CERTIFICATE_LIFE <= served <= CA_RENEW_BEFORE - CERTIFICATE_RENEW_BEFORE
+    assert issuer(stored) == authorities(stored)[0]
+    assert old in authorities(stored)
+
+
+def test_a_ca_whose_key_is_lost_is_given_up(bundle: Bundle) -> None:
+    both = renewed(bundle, HOSTS, NOW + CA_LIFE - CA_RENEW_BEFORE + timedelta(days=1))
+    newest_key = both.ca_key.removesuffix(bundle.ca_key)
+    assert newest_key != both.ca_key
+    mended = renewed(replace(both, ca_key=newest_key), HOSTS, NOW + CA_LIFE - CA_RENEW_BEFORE)
+    assert authorities(mended) == authorities(both)[:1]
+    assert issuer(mended) == authorities(both)[0]
 
 
 @pytest.mark.parametrize("parts", ["ca", "ca_key", "certificate", "key", "certificate key", "ca ca_key"])
