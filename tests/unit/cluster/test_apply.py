@@ -262,3 +262,43 @@ def test_an_event_that_fails_does_not_fail_the_plan() -> None:
         writing.cancel()
 
     bench(scenario)
+
+
+ENDED = {"conditions": [{"type": "Failed", "status": "True"}]}
+
+
+@pytest.mark.parametrize("status", [None, ENDED], ids=["gone", "over"])
+def test_a_plan_that_is_confirmed_is_carried_out(status: Any) -> None:
+    async def scenario(b: Bench) -> None:
+        if status is not None:
+            await b.server.put("jobs", _child(b, "Job", "tune-a1") | {"status": status})
+        await b.applier.execute(b.job, Plan(confirm_over=("tune-a1",), create=(_child(b, "Job", "tune-a2"),)))
+        assert b.writes() == ["POST jobs"]
+
+    bench(scenario)
+
+
+def test_nothing_is_written_while_an_earlier_job_runs() -> None:
+    async def scenario(b: Bench) -> None:
+        status = {
+            "conditions": [{"type": "Failed", "status": "False"}, {"type": "Suspended", "status": "True"}]
+        }
+        await b.server.put("jobs", _child(b, "Job", "tune-a1") | {"status": status})
+        plan = Plan(confirm_over=("tune-a1",), create=(_child(b, "Job", "tune-a2"),))
+        with pytest.raises(Conflict, match="Job ns/tune-a1 still runs"):
+            await b.applier.execute(b.job, plan)
+        assert b.writes() == []
+        assert ("jobs", "tune-a1") in b.seen
+
+    bench(scenario)
+
+
+def test_nothing_is_written_for_a_job_that_has_changed_since_it_was_cached() -> None:
+    async def scenario(b: Bench) -> None:
+        await b.server.put("finetunejobs", b.job | {"spec": {"lifecycle": {"suspend": False}}})
+        with pytest.raises(Conflict, match="has changed since it was cached"):
+            await b.applier.execute(b.job, Plan(confirm_over=(), create=(_child(b, "Job", "tune-a1"),)))
+        assert b.writes() == []
+        assert ("finetunejobs", "tune") in b.seen
+
+    bench(scenario)
