@@ -22,6 +22,7 @@ from pathlib import Path
 from bench import report
 from bench.cluster import BenchCluster
 from bench.figures import Figure
+from bench.machine import CpuUse, machine
 from bench.scale import FULL, QUICK, Scale
 from bench.scenarios import SCENARIOS
 from bench.scenarios.context import Bench
@@ -34,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     scale = QUICK if options.quick else FULL
     chosen = [name for name in SCENARIOS if not options.scenario or name in options.scenario]
-    before = report.machine()
+    host = machine()
     with tempfile.TemporaryDirectory(prefix="tunewright-bench-") as scratch:
         folder = Path(options.dir or scratch).resolve()
         try:
-            figures = asyncio.run(measure(folder, scale, chosen))
+            figures, use = asyncio.run(measure(folder, scale, chosen))
         except (ClusterError, TimeoutError, RuntimeError, ExceptionGroup) as failure:
             for error in _leaves(failure):
                 print(f"bench.operator: {error}", file=sys.stderr)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except asyncio.CancelledError:
             return 128 + signal.SIGTERM
-    found = report.document(figures, _command(options), before, time.monotonic() - _started)
+    found = report.document(figures, _command(options), host | use, time.monotonic() - _started)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     print()
@@ -55,8 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def measure(folder: Path, scale: Scale, scenarios: Sequence[str]) -> list[Figure]:
-    """Run the named scenarios in ``folder``, which must be empty; their figures."""
+async def measure(
+    folder: Path, scale: Scale, scenarios: Sequence[str]
+) -> tuple[list[Figure], dict[str, float]]:
+    """Run the named scenarios in ``folder``, which must be empty.
+
+    Their figures, and how much of the machine others took meanwhile.
+    """
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -65,11 +71,13 @@ async def measure(folder: Path, scale: Scale, scenarios: Sequence[str]) -> list[
         bench = Bench(cluster, scale, say, cluster.start_operator())
         seconds = await bench.operator.ready()
         say(f"The operator is ready ({seconds:.1f} s)")
+        before = CpuUse.now()
         for name in scenarios:
             say(f"{report.SCENARIO_TITLES[name]} ({name})")
             await SCENARIOS[name](bench)
+        use = CpuUse.now().since(before)
         say("Stopping")
-    return bench.figures
+    return bench.figures, use
 
 
 def say(line: str) -> None:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from bench.figures import Figure, as_json, as_values
 from bench.targets import TARGETS, how_far
@@ -29,33 +24,16 @@ SCENARIO_TITLES = {
 }
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on; no name of the machine."""
-    cpu = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
-    return {
-        "cores": os.cpu_count(),
-        "cpu": cpu,
-        "memoryGiB": round(psutil.virtual_memory().total / 2**30, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "loadBefore": [round(load, 2) for load in os.getloadavg()],
-    }
-
-
 def document(
-    figures: Sequence[Figure], command: str, before: Mapping[str, Any], seconds: float
+    figures: Sequence[Figure], command: str, host: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """Everything about a run. ``before``: :func:`machine` as it was when the run began."""
+    """Everything about a run. ``host``: what bench.machine tells."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "command": command,
         "commit": _commit(),
         "seconds": round(seconds),
-        "machine": dict(before),
+        "machine": dict(host),
         "figures": as_json(figures),
     }
 
@@ -65,12 +43,13 @@ def markdown(report: Mapping[str, Any], *, targets: bool = True) -> str:
     that is too small to be held against them."""
     figures = [Figure(**each) for each in report["figures"]]
     host = report["machine"]
-    load = ", ".join(f"{each:g}" for each in host["loadBefore"])
     lines = [
         f"- Date: {report['date']}, commit `{report['commit']}`, {report['seconds']} s",
         f"- Command: `{report['command']}`",
         f"- Machine: {host['cores']} cores ({host['cpu']}), {host['memoryGiB']:g} GiB memory, kernel "
-        f"{host['kernel']}, Python {host['python']}; load before: {load}",
+        f"{host['kernel']}, Python {host['python']}",
+        f"- Other programs took {host['othersCpuPercent']:g} % of all cores meanwhile; idle were "
+        f"{host['idlePercent']:g} %",
         "",
     ]
     if targets:

@@ -13,7 +13,7 @@ class Scale:
     name: str = "full"
     nodes: int = 25
     idle_seconds: float = 60.0
-    write_jobs: int = 3
+    write_jobs: int = 2
     """Undisturbed jobs of each number of pods."""
     write_pods: tuple[int, ...] = (1, 8)
     rate_jobs: int = 60

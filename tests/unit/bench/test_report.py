@@ -1,0 +1,40 @@
+"""The page's tables come whole from the JSON of a run."""
+
+from __future__ import annotations
+
+import json
+
+from bench.figures import Figures
+from bench.report import SCENARIO_TITLES, document, markdown
+from bench.scenarios import SCENARIOS
+
+HOST = {
+    "cores": 2,
+    "cpu": "a processor",
+    "memoryGiB": 24.0,
+    "kernel": "6.1",
+    "python": "3.11",
+    "othersCpuPercent": 3.0,
+    "idlePercent": 40.0,
+}
+
+
+def test_every_scenario_has_a_title() -> None:
+    assert SCENARIO_TITLES.keys() == SCENARIOS.keys()
+
+
+def test_tables_survive_json() -> None:
+    figures = Figures("idle")
+    figures.add("cpu_percent", "CPU of one core", 0.456, "%")
+    found = document(figures.all, "python -m bench.operator", HOST, 12.3)
+    text = markdown(json.loads(json.dumps(found)))
+    assert "- Machine: 2 cores (a processor), 24 GiB memory, kernel 6.1, Python 3.11" in text
+    assert "Other programs took 3 % of all cores" in text
+    assert "| CPU of one core | 0.456 % |" in text
+    assert "| T7 | Idle: 0.2 requests/s, 1 % of a core. | CPU: 0.456 % (at most 1: met) |" in text
+    assert "| T3 |" in text
+
+
+def test_a_small_run_is_held_against_nothing() -> None:
+    found = document(Figures("idle").all, "python -m bench.operator --quick", HOST, 1.0)
+    assert "targets" not in markdown(found, targets=False)
