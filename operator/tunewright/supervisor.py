@@ -31,6 +31,7 @@ from tunewright.core.reconcile import Reconciler
 from tunewright.core.settings import OperatorSettings
 from tunewright.handlers import KopfThread, OnEvent
 from tunewright.server.certificates import CertificateKeeper
+from tunewright.server.forward import Forwarder
 from tunewright.server.health import Health
 from tunewright.server.intake import ProgressIntake
 from tunewright.server.metrics import LoopWatchdog, Metrics
@@ -85,9 +86,13 @@ class Operator:
             f"{settings.pod_name}_{uuid.uuid4().hex[:8]}",
         )
         self._keeper: CertificateKeeper | None = None
+        self._forwarder: Forwarder | None = None
         if settings.progress is not None:
-            self._keeper = CertificateKeeper(
+            keeper = self._keeper = CertificateKeeper(
                 client, settings.namespace, settings.progress_secret, settings.progress_hosts
+            )
+            self._forwarder = Forwarder(
+                lambda: self.elector.leader_address, lambda: keeper.ca_pem, settings.progress_hosts[0]
             )
         self._kopf: KopfThread | None = None
         self._watchdog = LoopWatchdog(self.metrics.loop_lag_seconds.observe)
@@ -129,6 +134,8 @@ class Operator:
             await self.elector.release()
             if self._kopf is not None:
                 await self._kopf.stop()
+            if self._forwarder is not None:
+                await self._forwarder.close()
             await self._transport.close()
             await self._lease_transport.close()
         log.info("stopped")
@@ -146,6 +153,7 @@ class Operator:
                 self._serve("progress", self._settings.progress, application, context),
                 asyncio.TaskGroup() as group,
             ):
+                self.elector.progress_address = self._progress_address()
                 group.create_task(self._keeper.run(), name="certificate")
                 group.create_task(self._lead(), name="leader")
 
@@ -226,12 +234,21 @@ class Operator:
         application.router.add_get("/metrics", self.metrics.handle)
         return application
 
+    def _progress_address(self) -> str:
+        """Where the other replicas reach the progress endpoint, as host:port; empty where they can't."""
+        host, port = self.addresses["progress"]
+        host = self._settings.pod_ip or host
+        if host in ("0.0.0.0", "::"):
+            return ""
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def _progress_application(self) -> web.Application:
         server = ProgressServer(
             TokenChecker(self._client),
             self._view.is_current_worker,
             self._intake.record,
             accepts=self.is_leader,
+            forwarder=self._forwarder,
             count=lambda code: self.metrics.progress_posts.labels(code).inc(),
         )
         return server.application()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from tunewright.cluster.client import Client
 from tunewright.cluster.errors import ApiError, NotFound
 from tunewright.cluster.resources import LEASES
+from tunewright.core import names
 from tunewright.core.model import Manifest
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ class Elector:
     Clocks of other machines are never compared: a foreign lease has expired when it did not change for its
     duration on our own monotonic clock. ``client`` should have a connection of its own and a short
     time-out, so that a busy client can't starve the renewal.
+
+    ``progress_address`` (host:port, empty: none) is told to the other replicas by the Lease while this one
+    leads; ``leader_address`` is what the leader told. Both may be empty.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class Elector:
         self._observed_at = 0.0
         self._held: Manifest | None = None  # the Lease as our last write left it
         self.leader = ""
+        self.leader_address = ""
+        self.progress_address = ""
 
     def is_leader(self) -> bool:
         """May this replica write now? False as soon as the renewal deadline has passed, even if the event
@@ -97,7 +103,8 @@ class Elector:
             lease = await self._client.get(LEASES, self._namespace, self._name)
             if lease.get("spec", {}).get("holderIdentity") == self.identity:
                 spec = lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
-                await self._client.replace(LEASES, lease | {"spec": spec})
+                metadata = _with_address(lease["metadata"], "")
+                await self._client.replace(LEASES, lease | {"spec": spec, "metadata": metadata})
                 log.info("released the lease %s/%s", self._namespace, self._name)
         except ApiError as error:
             log.warning("could not release the lease, it will expire by itself: %s", error)
@@ -126,10 +133,11 @@ class Elector:
                 lease = await self._client.get(LEASES, self._namespace, self._name)
             except NotFound:
                 self._held = await self._client.create(LEASES, self._manifest())
-                self.leader = self.identity
+                self.leader, self.leader_address = self.identity, self.progress_address
                 return True
         spec: dict[str, Any] = lease.get("spec") or {}
         self.leader = spec.get("holderIdentity") or ""
+        self.leader_address = _address(lease) if self.leader else ""
         if self.leader != self.identity and not self._expired(lease):
             return False
         changed = spec | {
@@ -140,8 +148,9 @@ class Elector:
         if self.leader != self.identity:
             changed["acquireTime"] = changed["renewTime"]
             changed["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
-        self._held = await self._client.replace(LEASES, lease | {"spec": changed})
-        self.leader = self.identity
+        metadata = _with_address(lease["metadata"], self.progress_address)
+        self._held = await self._client.replace(LEASES, lease | {"spec": changed, "metadata": metadata})
+        self.leader, self.leader_address = self.identity, self.progress_address
         return True
 
     def _expired(self, lease: Manifest) -> bool:
@@ -159,7 +168,9 @@ class Elector:
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": _with_address(
+                {"name": self._name, "namespace": self._namespace}, self.progress_address
+            ),
             "spec": {
                 "holderIdentity": self.identity,
                 "leaseDurationSeconds": round(self._timing.duration),
@@ -168,6 +179,20 @@ class Elector:
                 "leaseTransitions": 0,
             },
         }
+
+
+def _address(lease: Manifest) -> str:
+    annotations = lease["metadata"].get("annotations") or {}
+    return str(annotations.get(names.ANNOTATION_PROGRESS_ADDRESS) or "")
+
+
+def _with_address(metadata: Mapping[str, Any], address: str) -> dict[str, Any]:
+    """``metadata`` that tells ``address``, or none when that is empty; other annotations are kept."""
+    kept = dict(metadata.get("annotations") or {})
+    kept.pop(names.ANNOTATION_PROGRESS_ADDRESS, None)
+    if address:
+        kept[names.ANNOTATION_PROGRESS_ADDRESS] = address
+    return {**metadata, "annotations": kept}
 
 
 def _now() -> str:

@@ -25,6 +25,8 @@ COMPONENT_TRAIN = "train"
 COMPONENT_EXPORT = "export"
 
 ANNOTATION_CONFIG_HASH = f"{GROUP}/config-hash"
+ANNOTATION_PROGRESS_ADDRESS = f"{GROUP}/progress-address"
+"""On the Lease: host:port where the leader takes progress posts; standbys forward theirs there."""
 
 CONTAINER = "trainer"
 CONFIG_KEY = "config.json"

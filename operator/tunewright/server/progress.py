@@ -23,6 +23,7 @@ from tunewright.cluster.client import Client
 from tunewright.cluster.errors import ApiError
 from tunewright.cluster.resources import TOKENREVIEWS
 from tunewright.core import names
+from tunewright.server.forward import FORWARDED, Forwarder, NoLeader
 from tunewright_trainer.contract import ProgressPost, TunewrightProgress
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ REMEMBER_ACCEPTED_SECONDS = 60.0
 REMEMBER_REFUSED_SECONDS = 10.0
 MOST_REMEMBERED = 10_000
 MOST_REVIEWS_AT_ONCE = 8
+NO_TOKEN = "send the pod's projected token as a Bearer token"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 
 IsCurrentWorker = Callable[[str, str, str], bool]
@@ -95,8 +97,9 @@ class TokenChecker:
 
 
 class ProgressServer:
-    """The handler of progress posts. ``accepts`` is False on a replica that does not lead: what it heard,
-    the leader would never know."""
+    """The handler of progress posts. ``accepts`` is False on a replica that does not lead: what it hears, it
+    hands on by ``forwarder``, for the leader would never know. ``count`` is told of each answer that was
+    made here, not of those that the leader made."""
 
     def __init__(
         self,
@@ -105,12 +108,14 @@ class ProgressServer:
         on_progress: OnProgress,
         *,
         accepts: Callable[[], bool] = lambda: True,
+        forwarder: Forwarder | None = None,
         count: Callable[[str], None] = lambda code: None,
     ) -> None:
         self._checker = checker
         self._is_current_worker = is_current_worker
         self._on_progress = on_progress
         self._accepts = accepts
+        self._forwarder = forwarder
         self._count = count
 
     def application(self) -> web.Application:
@@ -121,25 +126,44 @@ class ProgressServer:
 
     async def _handle(self, request: web.Request) -> web.Response:
         try:
+            if not self._accepts():
+                return await self._hand_on(request)
             code, message = await self._post(request)
         except web.HTTPRequestEntityTooLarge:
             code, message = 413, f"the body is larger than {LARGEST_BODY_BYTES} bytes"
         except ApiError as error:
             log.warning("a progress post could not be checked: %s", error)
             code, message = 503, "the token could not be checked now; post again"
+        except NoLeader as error:
+            code, message = 503, f"this replica does not lead, and {error}; post again"
+        return self._answer(request, code, message)
+
+    def _answer(self, request: web.Request, code: int, message: str) -> web.Response:
         self._count(str(code))
         if code != 200:
             log.debug("progress post to %s answered %d: %s", request.path, code, message)
         return web.json_response(_status(code, message), status=code)
 
+    async def _hand_on(self, request: web.Request) -> web.Response:
+        """Ask the leader, which alone checks token and body. Raises NoLeader."""
+        if not _token(request):
+            return self._answer(request, 401, NO_TOKEN)
+        if FORWARDED in request.headers:
+            raise NoLeader("another replica handed the post on to it")
+        if self._forwarder is None:
+            raise NoLeader("it knows of none that does")
+        body = await request.read()
+        code, message = await self._forwarder.post(
+            request.rel_url.raw_path, body, request.headers["Authorization"]
+        )
+        return web.json_response(_status(code, message), status=code)
+
     async def _post(self, request: web.Request) -> tuple[int, str]:
         namespace, name = request.match_info["namespace"], request.match_info["name"]
-        if not self._accepts():
-            return 503, "this replica does not lead; post again"
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            return 401, "send the pod's projected token as a Bearer token"
-        identity = await self._checker.identity(token.strip(), names.progress_audience(namespace, name))
+        token = _token(request)
+        if not token:
+            return 401, NO_TOKEN
+        identity = await self._checker.identity(token, names.progress_audience(namespace, name))
         if identity is None:
             return 401, f"the token is not valid for audience {names.progress_audience(namespace, name)}"
         if identity.namespace != namespace or not self._is_current_worker(namespace, name, identity.pod_uid):
@@ -151,6 +175,12 @@ class ProgressServer:
             return 422, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
         self._on_progress(namespace, name, identity.pod_uid, _with_our_fields(post))
         return 200, "accepted"
+
+
+def _token(request: web.Request) -> str:
+    """The Bearer token, empty when there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _with_our_fields(post: ProgressPost) -> ProgressPost:

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.cluster.virtual_time import now, run
 from tunewright.cluster.errors import AlreadyExists, Conflict, NotFound, Unreachable
 from tunewright.cluster.lease import Elector, LeadershipLost, LeaseTiming
+from tunewright.core import names
 
 
 class LeaseServer:
@@ -234,5 +235,47 @@ def test_two_that_create_at_once_do_not_both_lead() -> None:
         assert sum(e.is_leader() for e in electors) == 1
         for task in tasks:
             task.cancel()
+
+    run(scenario())
+
+
+def test_the_leader_tells_where_it_takes_progress_and_takes_that_back_at_its_end() -> None:
+    async def scenario() -> None:
+        server = LeaseServer()
+        one, two = elector(server, "one"), elector(server, "two")
+        one.progress_address, two.progress_address = "10.0.0.1:8443", "10.0.0.2:8443"
+        await one.acquire()
+        assert server.lease is not None
+        marked = copy.deepcopy(server.lease)
+        marked["metadata"]["annotations"]["somebody/else"] = "kept"
+        await server.client_of("somebody").replace(None, marked)
+        holding = asyncio.create_task(one.hold())
+        taking = asyncio.create_task(two.acquire())
+        await asyncio.sleep(8)
+        assert (two.leader, two.leader_address) == ("one", "10.0.0.1:8443")
+        holding.cancel()
+        taking.cancel()
+        await one.release()
+        assert server.lease["metadata"]["annotations"] == {"somebody/else": "kept"}
+        await two.acquire()
+        assert two.leader_address == "10.0.0.2:8443"
+        assert server.lease["metadata"]["annotations"] == {
+            "somebody/else": "kept",
+            names.ANNOTATION_PROGRESS_ADDRESS: "10.0.0.2:8443",
+        }
+
+    run(scenario())
+
+
+def test_an_address_of_an_earlier_leader_is_not_that_of_one_without() -> None:
+    async def scenario() -> None:
+        server = LeaseServer()
+        one, two, three = elector(server, "one"), elector(server, "two"), elector(server, "three")
+        one.progress_address = "10.0.0.1:8443"
+        await one.acquire()  # and dies
+        await two.acquire()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(three.acquire(), 5)
+        assert (three.leader, three.leader_address) == ("two", "")
 
     run(scenario())
