@@ -121,9 +121,10 @@ def venv() -> Path:
         shutil.rmtree(target, ignore_errors=True)
         step.run([sys.executable, "-m", "venv", str(target)])
         _pip_install(step, target, TOOL_LOCKS / "uv.txt")
+        # Compiled now: pods that run as another user can't, and would compile torch at each start.
         step.run(
             [str(target / "bin" / "uv"), "pip", "install", "--python", str(target / "bin" / "python")]
-            + ["--require-hashes", "--no-deps", "-r", str(LOCK)],
+            + ["--compile-bytecode", "--require-hashes", "--no-deps", "-r", str(LOCK)],
             {"UV_CACHE_DIR": str(cache_dir() / "uv"), "UV_FIND_LINKS": "", "VIRTUAL_ENV": str(target)},
         )
         (target / ".complete").write_text(f"{platform.python_version()}\n")
