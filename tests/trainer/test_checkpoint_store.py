@@ -180,11 +180,11 @@ def test_changed_content_of_the_same_size_is_found_by_hash(tmp_path: Path) -> No
 
 def test_saving_durably_hashes_what_is_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "value.pt"
-    value = {"a": torch.arange(10_000, dtype=torch.float32), "b": "text"}
-    size_bytes, sha256 = save_durably(value, path)
+    tensor = torch.arange(10_000, dtype=torch.float32)
+    size_bytes, sha256 = save_durably({"a": tensor, "b": "text"}, path)
     assert (path.stat().st_size, sha256_of(path)) == (size_bytes, sha256)
     loaded = torch.load(path, weights_only=True)
-    assert torch.equal(loaded["a"], value["a"])
+    assert torch.equal(loaded["a"], tensor)
 
 
 def test_a_full_disk_stays_an_error_of_the_operating_system() -> None:

@@ -124,7 +124,7 @@ def test_packed_rows_give_each_document_the_logits_it_has_alone(tmp_path: Path, 
     table = data.open_split(tmp_path, "train")
     assert table is not None
     batch = data.collate([data.PackedRows(table)[index] for index in range(3)])
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="sdpa").eval()
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="sdpa")
     with torch.no_grad():
         together = model(
             input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False

@@ -57,7 +57,7 @@ def test_losses_are_means_over_the_tokens_of_the_whole_batch(site: Site, finishe
     """Against a plain model that sees each document alone: no packing, no ranks, no accumulation."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(site.root / "model").eval()
+    model = AutoModelForCausalLM.from_pretrained(site.root / "model")
 
     def mean_loss(split: str, rows: list[int]) -> float:
         table = data.open_split(site.root / "prepared" / "key", split)

@@ -94,6 +94,23 @@ def test_torchruns_own_sigterm_to_the_others_is_not_the_cause() -> None:
     assert verdict.answer.rank == 1
 
 
+@pytest.mark.parametrize(
+    ("end", "given_up"),
+    [
+        (Exit(local_rank=1, exit_code=-9, ended_at=6.0), frozenset({1})),
+        (Exit(local_rank=1, exit_code=-9, ended_at=40.0), frozenset()),
+        (Exit(local_rank=1, exit_code=-15, ended_at=5.0), frozenset()),
+    ],
+    ids=["killed-by-the-entrypoint", "killed-by-torchrun", "stopped-by-torchrun"],
+)
+def test_a_rank_that_was_ended_after_another_failed_is_not_the_cause(
+    end: Exit, given_up: frozenset[int]
+) -> None:
+    verdict = judge(evidence(failed(0, Reason.RANK_LOST), silent(1), exits=[end], given_up=given_up))
+    assert verdict.exit_code == ExitCode.RANK_LOST
+    assert verdict.answer.rank == 0
+
+
 def test_sigterm_of_the_pod_never_exits_0() -> None:
     assert judge(evidence(ok(0), ok(1), terminated=True, agent_exit_code=0)).exit_code == ExitCode.TERMINATED
     verdict = judge(evidence(terminated=True))

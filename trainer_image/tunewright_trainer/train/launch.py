@@ -96,6 +96,7 @@ class Pod:
         self._report = locations.scratch / "agent.json"
         self._agent: subprocess.Popen[bytes] | None = None
         self._terminated = False
+        self._given_up: set[int] = set()
 
     def listen(self) -> None:
         """Take SIGTERM from here on: the first process of a container has no default for it."""
@@ -116,6 +117,7 @@ class Pod:
                 terminated=self._terminated,
                 agent_exit_code=self._agent.returncode if self._agent else 0,
                 out_of_memory_kills=memory.out_of_memory_kills() - kills_before,
+                given_up=frozenset(self._given_up),
             )
         )
 
@@ -155,8 +157,17 @@ class Pod:
             if give_up_at is None and any(outcome.exit_code for outcome in outcomes):
                 give_up_at = time.monotonic() + self._settings.aftermath_seconds
             if give_up_at is not None and time.monotonic() > give_up_at:
-                _end([outcome.pid for outcome in outcomes if outcome.exit_code is None])
+                self._give_up([outcome for outcome in outcomes if outcome.exit_code is None])
                 give_up_at = None
+
+    def _give_up(self, running: list[Outcome]) -> None:
+        for outcome in running:
+            say(f"rank {outcome.rank} has not ended by itself after another one failed: it is killed")
+            self._given_up.add(outcome.local_rank)
+            try:
+                os.kill(outcome.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
 
 
 def rank_environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -178,11 +189,3 @@ def rank_environment(environment: Mapping[str, str], scratch: Path) -> dict[str,
 def _die_with_parent() -> None:
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def _end(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue

@@ -94,7 +94,12 @@ class Evidence:
     agent_exit_code: int
     out_of_memory_kills: int
     """Processes of this pod that the kernel killed for memory."""
+    given_up: frozenset[int] = frozenset()
+    """Local ranks that the entrypoint killed because they outlived a failed one."""
 
+
+AFTERMATH_AFTER_SECONDS = 5.0
+"""torchrun looks twice a second and tells whole seconds: a death seen later than this has followed."""
 
 _VICTIMS = (ExitCode.TERMINATED, ExitCode.STOPPED_FOR_PEER, ExitCode.RANK_LOST)
 """Ends that something else caused, the most telling first."""
@@ -151,10 +156,14 @@ def _terminated(said: Sequence[Outcome]) -> Verdict:
 
 
 def _died_silently(evidence: Evidence) -> Verdict | None:
-    """A rank that a signal ended, the earliest; torchrun's own SIGTERM to the rest comes after it."""
+    """A rank that ended without a word: by a signal, or before it could find its words; the earliest."""
     ranks: Mapping[int, Outcome] = {outcome.local_rank: outcome for outcome in evidence.outcomes}
     spoke = {outcome.local_rank for outcome in evidence.outcomes if outcome.exit_code is not None}
-    silent = [end for end in evidence.agent.exits if end.exit_code != 0 and end.local_rank not in spoke]
+    silent = [
+        end
+        for end in evidence.agent.exits
+        if end.exit_code != 0 and end.local_rank not in spoke and not _is_aftermath(end, evidence)
+    ]
     if not silent:
         return None
     end = min(silent, key=lambda end: (end.exit_code == -signal.SIGTERM, end.ended_at))
@@ -181,6 +190,16 @@ def _died_silently(evidence: Evidence) -> Verdict | None:
             rank=rank,
         ),
     )
+
+
+def _is_aftermath(end: Exit, evidence: Evidence) -> bool:
+    """Whether this death followed from another rank's failure: torchrun or the entrypoint ended it."""
+    if end.local_rank in evidence.given_up:
+        return True
+    failures = [outcome.ended_at for outcome in evidence.outcomes if outcome.exit_code and outcome.ended_at]
+    if not failures:
+        return False
+    return end.exit_code == -signal.SIGTERM or end.ended_at > min(failures) + AFTERMATH_AFTER_SECONDS
 
 
 def _never_ran(evidence: Evidence) -> Verdict:

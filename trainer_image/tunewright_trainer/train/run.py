@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from tunewright_trainer.console import say
 from tunewright_trainer.contract import ENV_METRICS_ADDRESS, Reason, TrainerConfig, TrainResult
 from tunewright_trainer.errors import TrainerError
 from tunewright_trainer.locations import Locations, Workspace
+from tunewright_trainer.model.folder import job_model
 from tunewright_trainer.progress import Progress, Reporter, Silent, reporter
-from tunewright_trainer.storage import open_store
 from tunewright_trainer.train import data, final, recipe, weights
 from tunewright_trainer.train.consensus import Gang
 from tunewright_trainer.train.finished import finished
@@ -119,15 +120,21 @@ class Run:
     def _start_reporter(self, gang: Gang) -> Reporter:
         if gang.rank != 0:
             return Silent()
-        address = os.environ.get(ENV_METRICS_ADDRESS)
-        also = None
-        if address:
-            from tunewright_trainer.progress_metrics import serve
-
-            also = serve(address, self.config.job_namespace, self.config.job_name)
-        started = reporter(Progress(attempt=self.attempt), also)
+        started = reporter(Progress(attempt=self.attempt), self._serve_metrics())
         started.update()
         return started
+
+    def _serve_metrics(self) -> Callable[[Progress], None] | None:
+        address = os.environ.get(ENV_METRICS_ADDRESS)
+        if not address:
+            return None
+        from tunewright_trainer.progress_metrics import serve
+
+        try:
+            return serve(address, self.config.job_namespace, self.config.job_name)
+        except (OSError, ValueError) as error:
+            say(f"metrics can't be served on {address} ({error}); training goes on without")
+            return None
 
     def _store(self, gang: Gang) -> CheckpointStore:
         deepspeed_config = self.config.deepspeed
@@ -147,12 +154,11 @@ class Run:
         return store
 
     def _model_folder(self, gang: Gang) -> Path:
-        """Rank 0 fetches the model if need be; the others then find it on the shared volume."""
-        source = open_store(self.config.model.source, self.locations, self.workspace, self.config.job_uid)
-        revision = self.config.model.revision
+        """The model that prepare found. If it has to be fetched again, rank 0 does it for all."""
         if gang.rank == 0:
-            revision = source.model(revision, weights=True).revision
-        return source.model(gang.share(revision), weights=True).path  # type: ignore[arg-type]
+            job_model(self.config, self.locations)
+        gang.barrier()
+        return job_model(self.config, self.locations).path
 
     def _feed(self, gang: Gang) -> Feed:
         key = self.config.prepared_key
