@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.cluster.api_server import ApiServer, Fault, client_of, serving
 from tunewright.cluster.apply import Applier, NameTaken
-from tunewright.cluster.errors import Conflict, Overloaded
+from tunewright.cluster.errors import Conflict, NotFound, Overloaded
 from tunewright.cluster.events import EventRecorder
 from tunewright.core import names
 from tunewright.core.model import Deletion, Event, Plan
@@ -300,5 +300,32 @@ def test_nothing_is_written_for_a_job_that_has_changed_since_it_was_cached() -> 
             await b.applier.execute(b.job, Plan(confirm_over=(), create=(_child(b, "Job", "tune-a1"),)))
         assert b.writes() == []
         assert ("finetunejobs", "tune") in b.seen
+
+    bench(scenario)
+
+
+def test_a_running_job_of_somebody_else_is_no_predecessor() -> None:
+    async def scenario(b: Bench) -> None:
+        await b.server.put("jobs", _child(b, "Job", "tune-a1", uid="somebody else"))
+        await b.applier.execute(b.job, Plan(confirm_over=("tune-a1",), create=(_child(b, "Job", "tune-a2"),)))
+        assert ("jobs", "ns", "tune-a2") in b.server.objects
+
+    bench(scenario)
+
+
+def test_nothing_is_written_for_a_job_that_is_gone() -> None:
+    async def scenario(b: Bench) -> None:
+        await b.server.drop("finetunejobs", "ns", "tune")
+        with pytest.raises(NotFound):
+            await b.applier.execute(b.job, Plan(confirm_over=(), create=(_child(b, "Job", "tune-a1"),)))
+        assert b.writes() == []
+
+    bench(scenario)
+
+
+def test_without_a_wish_to_confirm_nothing_is_read() -> None:
+    async def scenario(b: Bench) -> None:
+        await b.applier.execute(b.job, Plan(create=(_child(b, "Job", "tune-a1"),)))
+        assert [entry.split(" ")[0] for entry in b.server.requests] == ["POST"]
 
     bench(scenario)

@@ -123,6 +123,31 @@ def test_what_reconciles_do_not_read_asks_for_none() -> None:
     on(scenario)
 
 
+def test_the_counts_of_a_batch_job_ask_for_no_reconcile_but_its_end_does() -> None:
+    async def scenario(s: Scene) -> None:
+        template: dict[str, Any] = {"spec": {"containers": []}}
+        worker = await s.server.put(
+            "jobs", s.child("Job", "a1", 1, spec={"template": template, "parallelism": 2})
+        )
+        before = (await s.cached("jobs", "a1"))["metadata"]["resourceVersion"]
+        s.enqueued.clear()
+        worker["status"] = {"active": 2, "ready": 1, "startTime": "2030-01-01T00:00:00Z"}
+        await s.server.put("jobs", worker)
+
+        def cached() -> Any:
+            return s.caches.child_jobs.store.get("ns", "a1")
+
+        await until(lambda: cached()["metadata"]["resourceVersion"] != before)
+        assert (cached()["spec"], cached()["status"]) == ({"parallelism": 2}, {})
+        assert s.enqueued == []
+        worker["status"] |= {"conditions": [{"type": "Failed", "status": "True"}], "failed": 2}
+        await s.server.put("jobs", worker)
+        await until(lambda: s.enqueued == [("ns", "tune")], "its end is looked at")
+        assert cached()["status"] == {"conditions": [{"type": "Failed", "status": "True"}]}
+
+    on(scenario)
+
+
 def test_a_node_asks_for_the_jobs_that_have_pods_on_it() -> None:
     async def scenario(s: Scene) -> None:
         await s.server.put("pods", s.child("Pod", "p", spec={"nodeName": "node-1"}))
