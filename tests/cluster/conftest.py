@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster_support.installation import Installation
+from tests.cluster_support.long_job import LongJob
 from tests.cluster_support.tuning import Tuning
 
 _numbers = itertools.count(1)
@@ -47,4 +48,12 @@ def shared_tuning(installation: Installation, request: pytest.FixtureRequest) ->
     """A namespace that the tests of a module share."""
     made = Tuning.make(installation, new_namespace(installation, request.module.__name__.rpartition(".")[2]))
     yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def long_job(installation: Installation) -> Iterator[LongJob]:
+    """A training without end, for tests that disturb it."""
+    made = Tuning.make(installation, new_namespace(installation, "long-job"))
+    yield LongJob(made)
     made.close()

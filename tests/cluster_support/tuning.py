@@ -233,23 +233,31 @@ class Tuning:
 
     def account(self, name: str) -> str:
         """All that explains where a job is."""
-        status = {key: value for key, value in self.status(name).items() if key not in ("model", "curve")}
+        status = self.status(name)
+        short = {key: status.get(key) for key in ("phase", "message", "progress", "attempts", "restarts")}
+        timeline = [
+            f"{entry['time']} {entry['phase']}/{entry['reason']}: {entry['message'][:300]}"
+            for entry in status.get("timeline") or ()
+        ]
         pods = [
             f"{pod['metadata']['name']} on {pod['spec'].get('nodeName')}: {pod['status'].get('phase')} "
-            f"{[each.get('state') for each in pod['status'].get('containerStatuses') or ()]}"
+            f"{str([each.get('state') for each in pod['status'].get('containerStatuses') or ()])[:500]}"
             for pod in self.pods(name)
         ]
-        return (
-            f"Status: {json.dumps(status, indent=1)}\nPods:\n"
-            + "\n".join(pods)
-            + f"\nOperator:\n{self.installation.operator_log()}"
-        )
+        parts = {
+            "Status": [json.dumps(short)],
+            "Timeline": timeline,
+            "Pods": pods,
+            "Operator": [self.installation.operator_log()],
+        }
+        return "\n".join(f"{title}:\n  " + "\n  ".join(lines) for title, lines in parts.items())
 
 
 def rank_processes(pod: Object) -> list[int]:
     """Process ids of the ranks of a worker pod."""
     found = pod_processes(pod["metadata"]["uid"])
-    return [pid for pid, command in found.items() if "tunewright_trainer.train.rank" in command]
+    # torchrun's own command line names the module too.
+    return [pid for pid, command in found.items() if " -m tunewright_trainer.train.rank" in command]
 
 
 def launcher_process(pod: Object) -> int:
