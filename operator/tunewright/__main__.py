@@ -12,12 +12,24 @@ from tunewright import __version__
 from tunewright.cli import crd, render, run, validate
 
 COMMANDS = (run, crd, validate, render)
+EPILOG = """\
+examples:
+  tunewright crd | kubectl apply --server-side -f -   make FineTuneJobs known to a cluster
+  tunewright validate job.yaml                        check a job before it is applied
+  tunewright render job.yaml                          see what the operator would create for it
+  tunewright run --kubeconfig ~/.kube/config          run the operator outside the cluster
+
+`tunewright COMMAND --help` tells more about each command. On a cluster, install the Helm chart.
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all subcommands."""
     parser = argparse.ArgumentParser(
-        prog="tunewright", description="Fine-tunes language models on a Kubernetes cluster's own GPUs."
+        prog="tunewright",
+        description="Fine-tunes language models on a Kubernetes cluster's own GPUs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tunewright {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -45,6 +46,10 @@ LEASE_TIMEOUT_SECONDS = 5.0
 CRD_POLL_SECONDS = 5.0
 FLUSH_SECONDS = 3.0
 SERVER_SHUTDOWN_SECONDS = 2.0
+
+
+class CannotListen(Exception):
+    """An address that the settings name can't be listened on; the text names address and variable."""
 
 
 class Operator:
@@ -106,8 +111,8 @@ class Operator:
         return not self._settings.leader_elect or self.elector.is_leader()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set. Raises LeadershipLost when another replica may be leading, and whatever
-        else ended a part that must not end: a fresh process is the cure then."""
+        """Run until ``stop`` is set. Raises LeadershipLost when another replica may be leading, CannotListen,
+        and whatever else ended a part that must not end: a fresh process is the cure then."""
         log.info("tunewright %s starts in namespace %s", __version__, self._settings.namespace)
         try:
             async with asyncio.TaskGroup() as group:
@@ -128,8 +133,8 @@ class Operator:
                 await self._recorder.flush(FLUSH_SECONDS)
                 for task in background:
                     task.cancel()
-        except* LeadershipLost as lost:
-            raise lost.exceptions[0] from None
+        except* (LeadershipLost, CannotListen) as ended:
+            raise ended.exceptions[0] from None
         finally:
             await self.elector.release()
             if self._kopf is not None:
@@ -210,7 +215,8 @@ class Operator:
             except NotFound:
                 if not said:
                     log.error(
-                        "waiting for the FineTuneJob CRD: install it by `tunewright crd | kubectl apply -f -`"
+                        "waiting for the FineTuneJob CRD: install it by "
+                        "`tunewright crd | kubectl apply --server-side -f -`"
                     )
                 said = True
             except ApiError as error:
@@ -260,7 +266,13 @@ class Operator:
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=SERVER_SHUTDOWN_SECONDS)
         await runner.setup()
         try:
-            await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
+            try:
+                await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
+            except OSError as error:
+                place = f"{address.host} port {address.port} (TUNEWRIGHT_{name.upper()}_BIND)"
+                raise CannotListen(
+                    f"cannot listen on {place}: {os.strerror(error.errno or 0)}; name another address"
+                ) from None
             host, port = runner.addresses[0][:2]
             self.addresses[name] = (host, port)
             log.info("%s listens on %s port %d", name, host, port)

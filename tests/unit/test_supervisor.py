@@ -31,7 +31,7 @@ from tunewright.cluster.credentials import AuthorizationSource, Credentials
 from tunewright.core import names
 from tunewright.server.progress import POD_UID
 from tunewright.settings import load_settings
-from tunewright.supervisor import Operator
+from tunewright.supervisor import CannotListen, Operator
 
 SYSTEM = "tunewright-system"
 LEASE = ("leases", SYSTEM, "tunewright")
@@ -108,6 +108,19 @@ def test_a_missing_crd_is_said_once_and_waited_for(
     said = [r for r in caplog.records if "waiting for the FineTuneJob CRD" in r.message]
     assert [record.levelname for record in said] == ["ERROR"]
     assert "tunewright crd | kubectl apply" in said[0].message
+
+
+def test_an_address_that_is_taken_is_named_with_its_variable() -> None:
+    async def main() -> None:
+        async with cluster() as server:
+            port = int(server.url.rpartition(":")[2])
+            settings = load_settings({"TUNEWRIGHT_HTTP_BIND": f"127.0.0.1:{port}"})
+            credentials = Credentials(server.url, None, AuthorizationSource(lambda: None))
+            words = rf"127.0.0.1 port {port} \(TUNEWRIGHT_HTTP_BIND\): Address already in use; name another"
+            with pytest.raises(CannotListen, match=words):
+                await Operator(credentials, settings).run(asyncio.Event())
+
+    asyncio.run(main())
 
 
 async def put_running_job(server: ApiServer) -> str:

@@ -12,8 +12,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds the subcommand; its options carry ``run``."""
     parser = subparsers.add_parser(
         "crd",
-        help="print the CustomResourceDefinition",
-        description="Prints the CustomResourceDefinition, for kubectl apply --server-side -f -.",
+        help="print the CustomResourceDefinition of FineTuneJob",
+        description="Prints the CustomResourceDefinition of FineTuneJob. Install it with"
+        " `tunewright crd | kubectl apply --server-side -f -`.",
     )
     parser.set_defaults(run=run)
 

@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Adds the subcommand; its options carry ``run``."""
     parser = subparsers.add_parser(
         "render",
-        help="show the objects that a FineTuneJob leads to",
+        help="print the objects that the operator would create",
         description="Prints, as YAML, the objects that the operator would create for the FineTuneJobs in"
         " FILE: those of the prepare step, and with --facts those of training too.",
     )
@@ -54,7 +54,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="what prepare found out, as JSON (the termination message of a prepare pod)",
     )
-    parser.add_argument("--namespace", "-n", default="default", help="where a job without one belongs")
+    parser.add_argument(
+        "--namespace", "-n", default="default", help="namespace of jobs that name none (default: default)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -16,8 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "validate",
         help="check FineTuneJob manifests offline",
-        description="Checks FineTuneJob manifests as the API server would, and names the nearest field for"
-        " each that does not exist. Exits 1 when something is wrong.",
+        description="Checks FineTuneJob manifests as the API server would, without a cluster. For a field"
+        " that does not exist it names the nearest one that does. Exits 1 when something is wrong.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="YAML or JSON file, or - for standard input")
     parser.set_defaults(run=run)

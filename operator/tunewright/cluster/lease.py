@@ -90,9 +90,12 @@ class Elector:
             await self._pause()
             if not await self._try() and not self.is_leader():
                 self._renewed_at = None
-                raise LeadershipLost(
-                    f"lease {self._namespace}/{self._name} is held by {self.leader or 'nobody'}"
-                )
+                raise LeadershipLost(f"lease {self._namespace}/{self._name} {self._why_lost()}")
+
+    def _why_lost(self) -> str:
+        if self.leader == self.identity:
+            return f"could not be renewed for {self._timing.renew_deadline:.0f} s"
+        return f"is held by {self.leader or 'nobody'}"
 
     async def release(self) -> None:
         """Give the lease up, so that a standby need not wait for it to expire. Never raises ApiError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,19 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"tunewright {name}" in text
         assert len(text.splitlines()) > 4
     assert all(command.__name__.rsplit(".", 1)[1] in build_parser().format_help() for command in COMMANDS)
+
+
+def test_every_variable_that_is_read_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [ROOT / "operator" / "tunewright" / name for name in ("settings.py", "cluster/credentials.py")]
+    read = {
+        name
+        for source in sources
+        for name in re.findall(r'"(TUNEWRIGHT_[A-Z_]+|POD_[A-Z]+)"', source.read_text())
+    }
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    told = set(re.findall(r"^  ([A-Z_]+)  +\S", capsys.readouterr().out, re.MULTILINE))
+    assert told == read
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_losing_touch_ends_leadership_before_anyone_else_can_lead() -> None:
         await asyncio.sleep(30)
         server.away_for.add("one")
         cut_off = now()
-        with pytest.raises(LeadershipLost):
+        with pytest.raises(LeadershipLost, match="could not be renewed for 10 s"):
             await holding
         lost = now()
         assert not taking.done()
