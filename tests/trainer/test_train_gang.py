@@ -186,12 +186,16 @@ def test_the_result_tells_what_was_trained(site: Site, finished: dict[int, Pod])
 
 
 @pytest.mark.usefixtures("finished")
-def test_checkpoints_hold_the_adapter_and_never_the_base(site: Site) -> None:
-    base = (site.root / "model" / "model.safetensors").stat().st_size
-    for stage in STAGES:
-        for path in (site.job(f"zero-{stage}") / "checkpoints").rglob("*"):
-            assert path.suffix != ".py", "a checkpoint holds no code"
-            assert not path.is_file() or path.stat().st_size < base / 2, path
+@pytest.mark.parametrize("stage", STAGES)
+def test_checkpoints_hold_the_adapter_and_never_the_base_nor_code(site: Site, stage: int) -> None:
+    files = [path for path in (site.job(f"zero-{stage}") / "checkpoints").rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix == ".py"] == []
+    models = [path for path in files if path.name.endswith("model_states.pt")]
+    assert models
+    for path in models:
+        module = torch.load(path, weights_only=False)["module"]
+        assert module
+        assert [name for name in module if "lora_" not in name] == []
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_training_ends_the_same(site: Site, tmp_path: Path) -> None:
@@ -241,7 +245,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_all_ranks_and_leaves_no_draft(
     site: Site, tmp_path: Path
 ) -> None:
     """A file-size limit stands in for a full volume: some ranks fail in the middle of a save."""
-    pod = run(site, site.config("small-disk"), tmp_path / "run", file_limit_bytes=60_000)
+    pod = run(site, site.config("small-disk"), tmp_path / "run", file_limit_bytes=30_000)
     assert pod.ended == [ExitCode.STORAGE_ERROR], pod.text()
     assert pod.answer().reason == Reason.STORAGE_FAILED
     assert "wrote the checkpoint of step 2" in pod.answer().message

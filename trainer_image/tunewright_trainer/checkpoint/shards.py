@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -61,29 +62,38 @@ class DurableShards(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships 
     """DeepSpeed's seam for writing shards.
 
     A rank whose disk is full must not raise in the middle of DeepSpeed's save: its peers would wait in
-    the barrier that ends it. The error is kept, and the gang looks at it afterwards.
+    the barrier that ends it. The error is kept, and the gang looks at it afterwards. ``frozen`` names
+    weights that are never written, under all the names they have in the model.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, frozen: Collection[str] = ()) -> None:
         super().__init__()
         self.name = "tunewright"
-        self._folder = folder
+        self._folder, self._frozen = folder, frozenset(frozen)
         self.records: list[FileRecord] = []
         self.error: OSError | None = None
 
     def create(self, info: CheckpointCommitInfo) -> None:
         """Nothing to announce: the draft is there."""
 
-    def save(self, state_dict: Any, path: str) -> None:
+    def save(self, state_dict: dict[str, Any], path: str) -> None:
         if self.error is not None:
             return
         try:
-            size_bytes, sha256 = save_durably(state_dict, Path(path))
+            size_bytes, sha256 = save_durably(self._without_frozen(state_dict), Path(path))
         except OSError as error:
             self.error = error
             return
         relative = Path(path).relative_to(self._folder).as_posix()
         self.records.append(FileRecord(path=relative, size_bytes=size_bytes, sha256=sha256))
+
+    def _without_frozen(self, state: dict[str, Any]) -> dict[str, Any]:
+        """DeepSpeed leaves frozen weights out by their first name; tied ones are there by the second."""
+        module = state.get("module")
+        if not isinstance(module, dict):
+            return state
+        kept = {name: value for name, value in module.items() if name not in self._frozen}
+        return {**state, "module": kept}
 
     def load(self, path: str, map_location: Any = None) -> Any:
         # DeepSpeed's shards hold its own objects. Their hashes were compared with the manifest before.

@@ -29,7 +29,7 @@ from tunewright_trainer.checkpoint.store import CheckpointStore
 from tunewright_trainer.progress import Reporter
 from tunewright_trainer.train import data
 from tunewright_trainer.train.consensus import Gang
-from tunewright_trainer.train.weights import write_adapter
+from tunewright_trainer.train.weights import frozen_names, write_adapter
 from tunewright_trainer.versions import versions
 
 
@@ -169,9 +169,9 @@ class GangTrainer(SFTTrainer):
 
     def _write_checkpoint(self, draft: Path) -> checkpoints.Written:
         """This rank's files, under the names that the Trainer reads back on resume."""
-        shards = DurableShards(draft)
-        self.engine.checkpoint_engine = shards
         peft = isinstance(self.model, PeftModel)
+        shards = DurableShards(draft, frozen_names(self.trained) if peft else ())
+        self.engine.checkpoint_engine = shards
         self.engine.save_checkpoint(
             str(draft), tag=f"global_step{self.state.global_step}", exclude_frozen_parameters=peft
         )

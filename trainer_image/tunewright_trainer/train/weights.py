@@ -36,6 +36,15 @@ def _parameters(model: nn.Module, trainable_only: bool) -> Iterator[tuple[str, n
             yield name, parameter
 
 
+def frozen_names(model: nn.Module) -> list[str]:
+    """Names of all weights that are not trained; a tied weight has several."""
+    return [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if not parameter.requires_grad
+    ]
+
+
 def _whole(parameter: nn.Parameter) -> AbstractContextManager[Any]:
     if not hasattr(parameter, "ds_id"):
         return nullcontext()
