@@ -45,6 +45,8 @@ def test_rows_hold_the_rules_of_kstatus(phase: Phase) -> None:
     row = LIFECYCLE[phase]
     assert row.ready == ("True" if row.kstatus == "Current" else "False")
     assert row.stalled == (row.kstatus == "Failed")
+    # A suspended job is not under way: it waits for a person, and must not look like a stuck roll-out.
+    assert row.reconciling == (row.kstatus in ("InProgress", "Terminating") and phase is not Phase.SUSPENDED)
     assert not (row.stalled and row.reconciling)
     assert (row.argo == "Healthy") == (phase is Phase.SUCCEEDED)
     assert (row.argo == "Degraded") == (phase is Phase.FAILED)

@@ -38,7 +38,7 @@ def test_a_pod_whose_job_is_gone_is_left_over_until_it_ends() -> None:
 @pytest.mark.parametrize("kind", ["FailureTarget", "SuccessCriteriaMet", "Suspended"])
 def test_only_final_conditions_end_a_job(kind: str) -> None:
     job = make_batch_job()
-    job["status"] = {"conditions": [{"type": kind, "status": "True"}, {"type": "Failed", "status": "False"}]}
+    job["status"] = {"conditions": [{"type": kind, "status": "True"}]}
     assert seen(job).workers[1].state == "Active"
 
 

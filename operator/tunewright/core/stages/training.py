@@ -11,7 +11,7 @@ from tunewright.children.service import worker_service
 from tunewright.core import attempts, curve, names, pods
 from tunewright.core.failures import ADVICE, Blame, Verdict, judge
 from tunewright.core.lifecycle import CHECKPOINTED, NODES_READY, Phase
-from tunewright.core.model import Manifest
+from tunewright.core.model import Manifest, ProgressReport
 from tunewright.core.observe import ObservedJob
 from tunewright.core.outcome import Context, Outcome, clock, missing_children, outcome
 from tunewright.core.stages.changed import spec_changed
@@ -41,7 +41,7 @@ def in_flight(context: Context, job: ObservedJob, number: int) -> Outcome:
     context, requeue = _with_progress(context, job, number)
     wait = pods.waiting(job, context.spec.compute.nodes)
     if _may_stall(context, wait):
-        requeue = _sooner(requeue, _seconds_to_deadline(context))
+        requeue = _sooner(requeue, _seconds_to_deadline(context, job))
     notes: Notes = data_ready_note(context) | _notes(context, wait)
     phase, reason, message = _waiting(wait) if wait is not None else _training(context, number)
     return outcome(
@@ -87,8 +87,7 @@ def completed(context: Context, job: ObservedJob, number: int) -> Context | Outc
 
 def with_newest_report(context: Context, job: ObservedJob, number: int) -> Context:
     """The context with the attempt's newest report taken in, due or not: the attempt is over."""
-    report = context.world.progress
-    if report is None or report.pod_uid not in {pod.uid for pod in job.pods}:
+    if (report := _own_report(context, job)) is None:
         return context
     stored: Mapping[str, Any] = context.status.get("progress") or {}
     ranks = context.spec.compute.world_size()
@@ -97,6 +96,12 @@ def with_newest_report(context: Context, job: ObservedJob, number: int) -> Conte
         curve=curve.merged_curve(context.status.get("curve") or {}, context.world.history),
     )
     return _resumed(context, report.values.get("resumed_from_step"))
+
+
+def _own_report(context: Context, job: ObservedJob) -> ProgressReport | None:
+    """The newest report, if it comes from a pod of ``job``."""
+    report = context.world.progress
+    return report if report is not None and report.pod_uid in {pod.uid for pod in job.pods} else None
 
 
 def _resumed(context: Context, step: int | None) -> Context:
@@ -115,8 +120,7 @@ def stalled(context: Context, job: ObservedJob) -> Verdict | None:
     wait = pods.waiting(job, context.spec.compute.nodes)
     if not _may_stall(context, wait):
         return None
-    report = context.world.progress
-    advanced = curve.last_advance(context.status, attempt, report)
+    advanced = curve.last_advance(context.status, attempt, _own_report(context, job))
     if advanced is None or context.now - advanced < timedelta(seconds=deadline):
         return None
     if wait is not None:
@@ -183,8 +187,7 @@ def _training(context: Context, number: int) -> tuple[Phase, str, str]:
 
 def _with_progress(context: Context, job: ObservedJob, number: int) -> tuple[Context, float | None]:
     """The context with the newest report taken in, if it is due; and when the next look is."""
-    report = context.world.progress
-    if report is None or report.pod_uid not in {pod.uid for pod in job.pods}:
+    if (report := _own_report(context, job)) is None:
         return context, None
     stored: Mapping[str, Any] = context.status.get("progress") or {}
     due = curve.seconds_until_due(stored, report, number, context.settings.progress_status_seconds)
@@ -249,10 +252,10 @@ def _final_progress(stored: Mapping[str, Any], result: TrainResult, number: int)
     return {**kept, **curve.sound(fresh)}
 
 
-def _seconds_to_deadline(context: Context) -> float:
+def _seconds_to_deadline(context: Context, job: ObservedJob) -> float:
     """When to look again though nothing happens: progressDeadlineSeconds after the last step."""
     attempt = attempts.last(context.status) or {}
-    advanced = curve.last_advance(context.status, attempt, context.world.progress)
+    advanced = curve.last_advance(context.status, attempt, _own_report(context, job))
     deadline = context.spec.lifecycle.progress_deadline_seconds
     passed = (context.now - advanced).total_seconds() if advanced else 0.0
     return max(1.0, deadline - passed)

@@ -194,8 +194,9 @@ ATTEMPT = [
         world_of(
             training(progress=PREPARED),
             *gang(
+                # Rank 0 need not be in the pod of index 0.
+                exit_of(0, answer=make_result(rank=1, loss=9.0, train_seconds=1.0)),
                 exit_of(0, answer=make_result(resumed_from_step=30)),
-                exit_of(0, answer=make_result(rank=1)),
                 state="Complete",
             ),
         ),
