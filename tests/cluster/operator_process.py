@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -72,6 +73,23 @@ class OperatorProcess:
             return error.code, error.read().decode()
         except urllib.error.URLError:
             return 0, ""
+
+    def post_progress(self, token: str, ca_pem: str) -> tuple[int, str]:
+        """Status and text of the answer to a progress post of some job."""
+        found = re.search(r"progress listens on \S+ port (\d+)", self.log())
+        assert found is not None, self.log()
+        path = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/default/trainjobs/tune/status"
+        request = urllib.request.Request(
+            f"https://localhost:{found[1]}{path}",
+            data=b'{"trainerStatus": {"progressPercentage": 40}}',
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        trusted = ssl.create_default_context(cadata=ca_pem)
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
 
     def metric(self, name: str) -> float:
         """Sum of all series of a metric."""

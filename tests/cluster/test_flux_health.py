@@ -94,7 +94,7 @@ def policy() -> list[dict[str, Any]]:
 def flux(dev_cluster: DevCluster) -> Iterator[DevCluster]:
     """A cluster with samples and the policy in force."""
     dev_cluster.apply(DEFINITION)
-    dev_cluster.kubectl("wait", "--for=condition=Established", f"crd/{SAMPLES}", "--timeout=30s")
+    dev_cluster.wait_for(lambda: dev_cluster.list(SAMPLES, "-A") is not None, 30, "samples to be served")
     dev_cluster.apply(*policy())
     dev_cluster.wait_for(lambda: answer(dev_cluster, {}) != "", 60, "the policy to be in force")
     yield dev_cluster

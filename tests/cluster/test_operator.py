@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.cluster
 def crd(dev_cluster: DevCluster) -> None:
     text = (REPOSITORY_ROOT / "crds/finetunejobs.yaml").read_text()
     dev_cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
-    dev_cluster.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.tunewright.dev")
+    dev_cluster.wait_for(
+        lambda: dev_cluster.list("finetunejobs", "-A") is not None, 30, "the CRD to be served"
+    )
 
 
 def waiting_job(name: str = "tune") -> dict[str, Any]:
@@ -40,7 +43,7 @@ def waiting_job(name: str = "tune") -> dict[str, Any]:
 
 
 def writes(cluster: DevCluster, namespace: str) -> list[str]:
-    """What the operator wrote in ``namespace``, Leases, events and the certificate apart, from the audit log."""
+    """What the operator wrote in ``namespace`` by the audit log; Leases, events and the certificate apart."""
     found = []
     for line in cluster.audit_log.read_text().splitlines():
         entry = json.loads(line)
@@ -104,6 +107,29 @@ def test_a_standby_takes_over_at_once_when_the_leader_ends(
         standby.wait(lambda: is_waiting(dev_cluster, namespace), "the new leader works")
         dev_cluster.kubectl("delete", "finetunejob", "tune", "--namespace", namespace, "--timeout=20s")
         assert standby.stop() == 0
+
+
+def test_a_standby_hands_progress_on_to_the_leader(
+    dev_cluster: DevCluster, namespace: str, tmp_path: Path
+) -> None:
+    """The leader alone asks the API server about tokens, so what it says of a bad one shows who answered."""
+    with OperatorProcess(dev_cluster, namespace, tmp_path / "one") as leader:
+        leader.wait_leading()
+        with OperatorProcess(dev_cluster, namespace, tmp_path / "two") as standby:
+            secret = dev_cluster.get("secret", "tunewright-progress-tls", namespace)
+            ca_pem = base64.b64decode(secret["data"]["ca.crt"]).decode()
+            standby.wait(lambda: "caches are filled" in standby.log(), "the standby waits for the Lease")
+            standby.wait(
+                lambda: standby.post_progress("nonsense", ca_pem)[0] == 401, "it knows where the leader is"
+            )
+            assert "the token is not valid for audience" in standby.post_progress("nonsense", ca_pem)[1]
+            assert standby.metric("tunewright_leader") == 0
+            assert leader.metric("tunewright_progress_posts_total") >= 2
+        lease = dev_cluster.get("lease", "tunewright", namespace)
+        assert names.ANNOTATION_PROGRESS_ADDRESS in lease["metadata"]["annotations"]
+        assert leader.stop() == 0
+        lease = dev_cluster.get("lease", "tunewright", namespace)
+        assert names.ANNOTATION_PROGRESS_ADDRESS not in lease["metadata"].get("annotations", {})
 
 
 def test_a_killed_leader_is_replaced_when_its_lease_ends(
