@@ -5,18 +5,52 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
 
+from tests.answers import (
+    NOW,
+    make_data_facts,
+    make_export,
+    make_facts,
+    make_failure,
+    make_model_facts,
+    make_report,
+    make_result,
+)
 from tunewright.core import names
-from tunewright.core.model import Manifest, ProgressReport, World
+from tunewright.core.model import Manifest, World
 from tunewright.core.outcome import timestamp
 from tunewright.core.settings import OperatorSettings
-from tunewright_trainer import contract
 
-NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
+__all__ = [
+    "JOB_UID",
+    "NAME",
+    "NAMESPACE",
+    "NOW",
+    "SETTINGS",
+    "at",
+    "make_attempt",
+    "make_batch_job",
+    "make_data_facts",
+    "make_export",
+    "make_facts",
+    "make_failure",
+    "make_job",
+    "make_model_facts",
+    "make_node",
+    "make_pod",
+    "make_report",
+    "make_result",
+    "make_spec",
+    "make_status",
+    "make_world",
+    "merged",
+    "termination",
+]
+
 NAMESPACE = "team-a"
 NAME = "support-bot"
 JOB_UID = "11111111-2222-3333-4444-555555555555"
@@ -149,6 +183,21 @@ def termination(answer: BaseModel | str | None) -> str:
     return answer.model_dump_json() if isinstance(answer, BaseModel) else answer or ""
 
 
+def _container_state(
+    phase: str,
+    exit_code: int | None,
+    answer: BaseModel | str | None,
+    kubelet_reason: str | None,
+    waiting: tuple[str, str] | None,
+) -> dict[str, Any]:
+    if exit_code is not None:
+        said = kubelet_reason or ("Completed" if exit_code == 0 else "Error")
+        return {"terminated": {"exitCode": exit_code, "reason": said, "message": termination(answer)}}
+    if waiting is not None:
+        return {"waiting": {"reason": waiting[0], "message": waiting[1]}}
+    return {"running": {}} if phase == "Running" else {}
+
+
 def make_pod(
     owner: Manifest | None,
     index: int = 0,
@@ -170,14 +219,7 @@ def make_pod(
     if exit_code is not None:
         phase = "Succeeded" if exit_code == 0 else "Failed"
     name = f"{owner['metadata']['name'] if owner else 'orphan'}-{index}-abcde"
-    state: dict[str, Any] = {}
-    if exit_code is not None:
-        said = kubelet_reason or ("Completed" if exit_code == 0 else "Error")
-        state = {"terminated": {"exitCode": exit_code, "reason": said, "message": termination(answer)}}
-    elif waiting is not None:
-        state = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
-    elif phase == "Running":
-        state = {"running": {}}
+    state = _container_state(phase, exit_code, answer, kubelet_reason, waiting)
     conditions = []
     if unschedulable is not None:
         node, phase = None, "Pending"
@@ -261,113 +303,6 @@ def make_world(
         config_maps=config_maps,
         services=(names.worker_service(name),) if services is None else services,
         **fields,
-    )
-
-
-# --- What trainers answer and report ------------------------------------------------------------------------
-
-
-def make_facts(*, sequences: int = 400, parameters: int = 135_000_000, **data: Any) -> contract.Facts:
-    """Answer of ``prepare``."""
-    return contract.Facts(
-        prepared_key="k-0123",
-        model=make_model_facts(parameters=parameters),
-        data=make_data_facts(sequences=sequences, **data),
-    )
-
-
-def make_model_facts(**changes: Any) -> contract.ModelFacts:
-    """Facts of a model of SmolLM2-135M's shape."""
-    values: dict[str, Any] = {
-        "architecture": "LlamaForCausalLM",
-        "parameters": 135_000_000,
-        "trainable_parameters": 4_900_000,
-        "hidden_size": 576,
-        "layers": 30,
-        "attention_heads": 9,
-        "key_value_heads": 3,
-        "intermediate_size": 1536,
-        "vocabulary_size": 49152,
-        "max_position_embeddings": 8192,
-        "tied_embeddings": True,
-        "dtype": "bfloat16",
-        "size_bytes": 270_000_000,
-    }
-    return contract.ModelFacts(**(values | changes))
-
-
-def make_data_facts(**changes: Any) -> contract.DataFacts:
-    """Facts of a small packed chat data set."""
-    values: dict[str, Any] = {
-        "rows": 1000,
-        "validation_rows": 50,
-        "tokens": 100_000,
-        "loss_tokens": 60_000,
-        "truncated_rows": 3,
-        "sequences": 400,
-        "sequence_length": 256,
-        "packed": True,
-        "format": "Messages",
-        "fingerprint": "sha256:abc",
-    }
-    return contract.DataFacts(**(values | changes))
-
-
-def make_result(**changes: Any) -> contract.TrainResult:
-    """Answer of ``train`` from rank 0."""
-    values: dict[str, Any] = {
-        "rank": 0,
-        "world_size": 2,
-        "step": 100,
-        "total_steps": 100,
-        "epoch": 1.0,
-        "loss": 1.25,
-        "tokens": 102_400,
-        "train_seconds": 60.0,
-        "adapter": "pvc://adapters/support-bot/.tunewright/final",
-    }
-    return contract.TrainResult(**(values | changes))
-
-
-def make_export(**changes: Any) -> contract.ExportResult:
-    """Answer of ``export``."""
-    output = contract.OutputFacts(
-        destination="pvc://adapters/support-bot",
-        format="Adapter",
-        digest="sha256:feed",
-        size_bytes=20_000_000,
-        uri="pvc://adapters/support-bot/adapter",
-    )
-    return contract.ExportResult(outputs=[output], **changes)
-
-
-def make_failure(
-    reason: contract.Reason = contract.Reason.INTERNAL_ERROR, **changes: Any
-) -> contract.Failure:
-    """Answer of a command that failed."""
-    values: dict[str, Any] = {"message": "Something broke in the ranks.", "rank": 1, "step": 40}
-    return contract.Failure(reason=reason, **(values | changes))
-
-
-def make_report(
-    pod: Manifest | str,
-    step: int | None = 10,
-    *,
-    received: datetime = NOW,
-    advanced: datetime | None = None,
-    percent: int | None = None,
-    remaining_seconds: int | None = None,
-    **values: Any,
-) -> ProgressReport:
-    """The newest progress post, from ``pod``."""
-    told: dict[str, Any] = {"step": step, "total_steps": 100, "loss": 2.0} | values
-    return ProgressReport(
-        received_at=timestamp(received),
-        advanced_at=timestamp(advanced or received),
-        pod_uid=pod if isinstance(pod, str) else pod["metadata"]["uid"],
-        percent=percent,
-        remaining_seconds=remaining_seconds,
-        values={key: value for key, value in told.items() if value is not None},
     )
 
 
