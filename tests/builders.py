@@ -198,6 +198,19 @@ def _container_state(
     return {"running": {}} if phase == "Running" else {}
 
 
+def _pod_conditions(
+    node: str | None, ready: bool, unschedulable: str | None, disruption: str | None, bound: datetime
+) -> list[dict[str, Any]]:
+    conditions = [_condition("Ready", str(ready), "Kubelet", "", NOW)]
+    if unschedulable is not None:
+        conditions.append(_condition("PodScheduled", "False", "Unschedulable", unschedulable, bound))
+    elif node is not None:
+        conditions.append(_condition("PodScheduled", "True", "Scheduled", "", bound))
+    if disruption is not None:
+        conditions.append(_condition("DisruptionTarget", "True", "EvictionByEvictionAPI", disruption, NOW))
+    return conditions
+
+
 def make_pod(
     owner: Manifest | None,
     index: int = 0,
@@ -220,17 +233,10 @@ def make_pod(
         phase = "Succeeded" if exit_code == 0 else "Failed"
     name = f"{owner['metadata']['name'] if owner else 'orphan'}-{index}-abcde"
     state = _container_state(phase, exit_code, answer, kubelet_reason, waiting)
-    conditions = []
     if unschedulable is not None:
         node, phase = None, "Pending"
-        conditions.append(_condition("PodScheduled", "False", "Unschedulable", unschedulable, bound))
-    elif node is not None:
-        conditions.append(_condition("PodScheduled", "True", "Scheduled", "", bound))
-    conditions.append(
-        _condition("Ready", "True" if ready and phase == "Running" else "False", "Kubelet", "", NOW)
-    )
-    if disruption is not None:
-        conditions.append(_condition("DisruptionTarget", "True", "EvictionByEvictionAPI", disruption, NOW))
+    is_ready = ready and phase == "Running"
+    conditions = _pod_conditions(node, is_ready, unschedulable, disruption, bound)
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": NAMESPACE,
