@@ -28,7 +28,7 @@ def definition_for_tests() -> dict[str, Any]:
 def install(cluster: DevCluster, definition: dict[str, Any]) -> None:
     """Applies the CRD and waits until the API server serves it."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(definition))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{RESOURCE}", "--timeout=30s")
+    cluster.wait_for(lambda: cluster.list(RESOURCE, "-A") is not None, 30, "the CRD to be served")
 
 
 @dataclass(frozen=True)
