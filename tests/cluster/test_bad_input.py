@@ -156,7 +156,7 @@ def check_refused(refused: Tuning, name: str) -> None:
     if case.rows is not None:
         assert f"{name}.jsonl" in status["message"]
     assert "plan" not in status
-    assert refused.worker_pods_ever(name) == []
+    assert refused.workers_ever(name) == set()
     assert len(refused.pods(name, "prepare")) == 1, "the same input would fail again: one try"
 
 
@@ -207,7 +207,7 @@ def test_a_data_file_that_is_missing_and_the_names_that_exist(refused: Tuning) -
     assert condition(status, "Failed")["reason"] == "DataNotFound", status["message"]
     assert "pvc://work/trian.jsonl" in status["message"]
     assert "next to it there are: all-truncated.jsonl, broken-json.jsonl" in status["message"]
-    assert refused.worker_pods_ever("no-file") == []
+    assert refused.workers_ever("no-file") == set()
 
 
 # --- Waits --------------------------------------------------------------------------------------------
@@ -330,4 +330,4 @@ def test_a_job_that_the_operator_trips_over_disturbs_nobody_else(poisoned: Tunin
     poisoned.start("healthy", nodes=1)
     poisoned.wait("healthy", lambda: poisoned.status("healthy").get("data"), "another job goes on", START_SECONDS)
     assert [pod["metadata"]["uid"] for pod in poisoned.installation.operator_pods()] == before
-    assert poisoned.worker_pods_ever("poison") == []
+    assert poisoned.workers_ever("poison") == set()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,24 +55,25 @@ def test_a_loss_that_is_no_number(tuning: Tuning) -> None:
 @covers("DeadAdapter")
 def test_an_adapter_that_learned_nothing(tuning: Tuning) -> None:
     tuning.start(training={"learningRate": 1e-60, "maxSteps": 2}, nodes=1)
-    check_failed(tuning, "tune", "DeadAdapter", "learningRate")
+    check_failed(tuning, "tune", "DeadAdapter", "every B matrix is still zero", "learning rate")
 
 
 @covers("out of memory", "OutOfMemory")
 def test_a_rank_that_gets_no_memory(tuning: Tuning) -> None:
     """The kernel refuses the rank any more memory than it has: what allocators then say is real."""
-    tuning.start(training=LONG, nodes=1)
+    tuning.start(training=LONG, nodes=1, checkpoint={"everySteps": 20})
     tuning.wait_running("tune")
     (pid,) = rank_processes(tuning.workers("tune")[0])
-    used = _virtual_bytes(pid)
-    resource.prlimit(pid, resource.RLIMIT_AS, (used, used))
-    resource.prlimit(pid, resource.RLIMIT_DATA, (1, 1))
+    refuse_memory(pid)
     status = check_failed(tuning, "tune", "OutOfMemory", "memory", "micro")
     assert [attempt["reason"] for attempt in status["attempts"]] == ["OutOfMemory"]
 
 
-def _virtual_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+def refuse_memory(pid: int) -> None:
+    """Limit the process to less than it has now, as its own user: root in a container may be kept from it."""
+    owner = Path(f"/proc/{pid}").stat()
+    limit = ["prlimit", f"--pid={pid}", "--as=1048576:1048576"]
+    subprocess.run(limit, user=owner.st_uid, group=owner.st_gid, extra_groups=[], check=True)
 
 
 @pytest.fixture
@@ -186,4 +184,4 @@ def test_a_model_that_fits_no_device_is_refused_before_any_worker(tuning: Tuning
     finally:
         labels = {"metadata": {"labels": {"nvidia.com/gpu.memory": None}}}  # type: ignore[dict-item]
         api.call("PATCH", "/api/v1/nodes/gpu-0", labels, "application/merge-patch+json")
-    assert tuning.worker_pods_ever("tune") == []
+    assert tuning.workers_ever("tune") == set()

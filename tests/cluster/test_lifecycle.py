@@ -92,6 +92,13 @@ def test_the_status_tells_what_was_planned_read_and_measured(finished: Tuning) -
     assert [attempt["reason"] for attempt in status["attempts"]] == ["Completed"]
 
 
+def test_two_workers_of_one_job_did_it(finished: Tuning) -> None:
+    """Holds what other tests rely on, to show that no worker was ever made, to what was made here."""
+    job, *pods = sorted(finished.workers_ever("tune"))
+    assert job == "tune-a1"
+    assert [pod.rpartition("-")[0] for pod in pods] == ["tune-a1-0", "tune-a1-1"]
+
+
 def test_training_lowered_both_losses_and_the_curve_shows_it(finished: Tuning) -> None:
     status = finished.status("tune")
     curve = status["curve"]
@@ -163,7 +170,7 @@ def test_a_job_with_another_spec_leaves_that_output_alone(finished: Tuning) -> N
     status = finished.wait_phase("other", "Failed")
     assert condition(status, "Failed")["reason"] == "DestinationOccupied", status["message"]
     assert "pvc://work/out/tune" in status["message"]
-    assert finished.worker_pods_ever("other") == []
+    assert finished.workers_ever("other") == set()
     assert (finished.folder / "out" / "tune" / "tunewright.json").read_bytes() == before
 
 

@@ -168,17 +168,18 @@ class Tuning:
             key=lambda pod: pod["metadata"]["name"],
         )
 
-    def worker_pods_ever(self, name: str) -> list[str]:
-        """Names of all worker pods of the job that were ever made, from the audit log."""
-        found = []
+    def workers_ever(self, name: str) -> set[str]:
+        """Worker Jobs that were ever made for the job and pods of theirs that got a node, from the audit log."""
+        found = set()
         for line in self.installation.cluster.audit_log.read_text().splitlines():
-            if '"pods"' not in line or '"create"' not in line or f'"{self.namespace}"' not in line:
+            if f'"{self.namespace}"' not in line or '"create"' not in line:
                 continue
-            entry = json.loads(line)
-            reference = entry.get("objectRef") or {}
-            if reference.get("resource") == "pods" and not reference.get("subresource"):
-                found.append(str(reference.get("name") or reference))
-        return [pod for pod in found if pod.startswith(f"{name}-a")]
+            reference = json.loads(line).get("objectRef") or {}
+            # Pods are made by generateName: the first request that names one binds it.
+            kind = (reference.get("resource"), reference.get("subresource"))
+            if kind in (("jobs", None), ("pods", "binding")):
+                found.add(str(reference.get("name")))
+        return {each for each in found if each.startswith(f"{name}-a")}
 
     def events(self, name: str) -> list[Object]:
         events = self.installation.api.list("events", self.namespace)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunewright.api.hashing import spec_hash
 from tunewright.api.status import DataStatus, ModelStatus
-from tunewright.core.lifecycle import DATA_READY, Phase
+from tunewright.core.lifecycle import ACCEPTED, DATA_READY, Phase
 from tunewright.core.outcome import Context, Outcome, outcome
 from tunewright.core.translate import workspace_uri
 from tunewright.planner.choose import Choice, DoesNotFit, choose
@@ -28,14 +28,20 @@ def make_plan(context: Context) -> Context | Outcome:
     return context.learned(plan=_status_of(context, choice))
 
 
+ACCEPTED_NOTE = ("True", "Accepted", "The spec is valid and everything it names is there.")
+
+
 def data_ready_note(context: Context) -> dict[str, tuple[str, str, str]]:
-    """The DataReady condition once facts are known."""
+    """The conditions Accepted and DataReady once facts are known.
+
+    An operator that finds prepare already done never saw it begin, so both are said here.
+    """
     data = context.status["data"]
     message = (
         f"{data['rows']} rows, {data['tokens']} tokens in {data['sequences']} sequences of at most "
         f"{data['sequenceLength']}; {data['truncatedRows']} rows cut."
     )
-    return {DATA_READY: ("True", "DataReady", message)}
+    return {ACCEPTED: ACCEPTED_NOTE, DATA_READY: ("True", "DataReady", message)}
 
 
 def _status_of(context: Context, choice: Choice) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from tunewright.core.observe import ObservedJob
 from tunewright.core.outcome import Context, Outcome, delete_job, outcome
 from tunewright.core.references import KINDS, references
 from tunewright.core.stages import cpu_job
+from tunewright.core.stages.planning import ACCEPTED_NOTE
 from tunewright.core.translate import trainer_config
 from tunewright_trainer.contract import Facts, TrainerConfig
 
-_ACCEPTED = ("True", "Accepted", "The spec is valid and everything it names is there.")
 _WORDS = cpu_job.Words(
     phase=Phase.PREPARING,
     reason="Preparing",
@@ -67,7 +67,7 @@ def prepare(context: Context) -> Context | Outcome:
     create: tuple[Manifest, ...] = ()
     if names.prepare_config(context.owner.name) not in context.world.config_maps:
         create = (_config_map(context, _config(context)),)
-    return cpu_job.in_flight(context, job, _WORDS, create=create, notes={ACCEPTED: _ACCEPTED})
+    return cpu_job.in_flight(context, job, _WORDS, create=create, notes={ACCEPTED: ACCEPTED_NOTE})
 
 
 def _image(context: Context) -> str:
@@ -95,7 +95,7 @@ def _start(context: Context) -> Outcome:
             _config_map(context, config),
             prepare_job(context.owner, context.spec, config, context.settings, _image(context)),
         ),
-        notes={ACCEPTED: _ACCEPTED, DATA_READY: ("Unknown", "Preparing", "The data is being read.")},
+        notes={ACCEPTED: ACCEPTED_NOTE, DATA_READY: ("Unknown", "Preparing", "The data is being read.")},
     )
 
 
