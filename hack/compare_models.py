@@ -21,8 +21,8 @@ ANSWER_TOKENS = 48
 
 def compare(base: Path, adapter: Path, held_out: Path) -> dict[str, Any]:
     """Losses (mean over answer tokens of ROWS rows) and answers of the base and of the tuned model."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(model, adapter).eval()

@@ -137,3 +137,8 @@ def chat(*turns: str, system: str | None = None) -> dict[str, Any]:
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages += [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
     return {"messages": messages}
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Replace members of a JSON object in a file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
