@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.trainer.gang_rig import Pod, Site, run
-from tunewright_trainer.contract import ExitCode, Failure, Reason, TrainResult
+from tunewright_trainer.checkpoint.manifest import CheckpointManifest, record
+from tunewright_trainer.contract import ExitCode, Failure, Reason, TrainerConfig, TrainResult
 from tunewright_trainer.train import data
 
 pytestmark = pytest.mark.trainer
@@ -35,6 +36,7 @@ def finished(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[int, 
         config = site.config(f"zero-{stage}", deepspeed={"zero_stage": stage}, checkpoint={"keep": 3})
         pods[stage] = run(site, config, folder / str(stage))
         assert pods[stage].ended == [ExitCode.OK], pods[stage].text()
+        assert list(pods[stage].scratch.rglob("*.so")) == [], "something was compiled at run time"
     return pods
 
 
@@ -114,28 +116,48 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert site.adapter(uid) == adapter
 
 
-@pytest.mark.parametrize(("stage", "method"), [(0, "LoRA"), (2, "LoRA"), (3, "Full")])
-def test_bf16_resumes_bit_for_bit(site: Site, tmp_path: Path, stage: int, method: str) -> None:
-    uid = f"bf16-{stage}-{method}"
-    config = site.config(
-        uid,
+BF16_RUNS = ((0, "LoRA"), (2, "LoRA"), (3, "Full"))
+
+
+def bf16_config(site: Site, stage: int, method: str) -> TrainerConfig:
+    return site.config(
+        f"bf16-{stage}-{method}",
         training={"precision": "BF16", "activation_checkpointing": True},
         deepspeed={"zero_stage": stage},
         checkpoint={"keep": 3},
         **({"method": FULL} if method == "Full" else {}),
     )
+
+
+@pytest.fixture(scope="module")
+def bf16(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("bf16")
+    for stage, method in BF16_RUNS:
+        pod = run(site, bf16_config(site, stage, method), folder / f"{stage}-{method}")
+        assert pod.ended == [ExitCode.OK], pod.text()
+
+
+@pytest.mark.usefixtures("bf16")
+def test_bf16_losses_of_zero_0_and_2_differ_by_rounding_only(site: Site) -> None:
+    """DeepSpeed's rehearsal step under ZeRO 0, if it counted, would move them by ten times as much."""
+    assert curve(site, "bf16-0-LoRA")["loss"] == pytest.approx(curve(site, "bf16-2-LoRA")["loss"], abs=5e-4)
+
+
+@pytest.mark.usefixtures("bf16")
+@pytest.mark.parametrize(("stage", "method"), BF16_RUNS)
+def test_bf16_resumes_bit_for_bit(site: Site, tmp_path: Path, stage: int, method: str) -> None:
+    config = bf16_config(site, stage, method)
+    job = site.job(config.job_uid)
     name = "model.safetensors" if method == "Full" else "adapter_model.safetensors"
-    first = run(site, config, tmp_path / "first")
-    assert first.ended == [ExitCode.OK], first.text()
-    weights = (site.job(uid) / "final" / name).read_bytes()
-    losses = curve(site, uid)["loss"]
-    shutil.rmtree(site.job(uid) / "final")
-    shutil.rmtree(site.job(uid) / "checkpoints" / "step-00000006-a1")
+    weights = (job / "final" / name).read_bytes()
+    losses = curve(site, config.job_uid)["loss"]
+    shutil.rmtree(job / "final")
+    shutil.rmtree(job / "checkpoints" / "step-00000006-a1")
     again = run(site, config, tmp_path / "again", attempt=2)
     assert again.ended == [ExitCode.OK], again.text()
     assert again.answer().resumed_from_step == 4
-    assert curve(site, uid)["loss"] == losses
-    assert (site.job(uid) / "final" / name).read_bytes() == weights
+    assert curve(site, config.job_uid)["loss"] == losses
+    assert (job / "final" / name).read_bytes() == weights
 
 
 def test_a_full_fine_tune_leaves_a_model_that_loads_and_has_moved(site: Site, tmp_path: Path) -> None:
@@ -196,6 +218,39 @@ def test_checkpoints_hold_the_adapter_and_never_the_base_nor_code(site: Site, st
         module = torch.load(path, weights_only=False)["module"]
         assert module
         assert [name for name in module if "lora_" not in name] == []
+
+
+def test_a_run_that_lost_only_its_result_makes_no_further_step(site: Site, tmp_path: Path) -> None:
+    """The last checkpoint is in the middle of an epoch, where the Trainer would go on by one step."""
+    config = site.config("result-lost", training={"max_steps": 5})
+    first = run(site, config, tmp_path / "first")
+    assert first.ended == [ExitCode.OK], first.text()
+    before, adapter = curve(site, "result-lost"), site.adapter("result-lost")
+    shutil.rmtree(site.job("result-lost") / "final")
+    # As if a SIGTERM had cut the last evaluation short.
+    state = site.job("result-lost") / "checkpoints" / "step-00000005-a1" / "trainer_state.json"
+    forget_evaluation(state, 5)
+    again = run(site, config, tmp_path / "again", attempt=2)
+    assert again.ended == [ExitCode.OK], again.text()
+    assert again.answer().step == 5
+    assert curve(site, "result-lost") == before
+    assert site.adapter("result-lost") == adapter
+
+
+def forget_evaluation(trainer_state: Path, step: int) -> None:
+    """Take the evaluation of ``step`` out of a checkpoint, and put the manifest right."""
+    state = json.loads(trainer_state.read_text())
+    history = state["log_history"]
+    state["log_history"] = [
+        entry for entry in history if not ("eval_loss" in entry and entry["step"] == step)
+    ]
+    assert len(state["log_history"]) == len(history) - 1
+    trainer_state.write_text(json.dumps(state))
+    path = trainer_state.parent / "manifest.json"
+    manifest = CheckpointManifest.model_validate_json(path.read_bytes())
+    files = [file for file in manifest.files if file.path != trainer_state.name]
+    files.append(record(trainer_state.parent, trainer_state))
+    path.write_text(manifest.model_copy(update={"files": files}).model_dump_json())
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_training_ends_the_same(site: Site, tmp_path: Path) -> None:

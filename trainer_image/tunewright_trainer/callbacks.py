@@ -19,7 +19,7 @@ from tunewright_trainer.contract import CheckpointConfig, EvaluationConfig, Reas
 from tunewright_trainer.errors import TrainerError
 from tunewright_trainer.progress import Remaining, Reporter
 from tunewright_trainer.train.consensus import Gang
-from tunewright_trainer.train.stop import GangStopped
+from tunewright_trainer.train.stop import AlreadyTrained, GangStopped
 
 if TYPE_CHECKING:
     from tunewright_trainer.train.trainer import GangTrainer
@@ -63,11 +63,18 @@ class StepBoundary(TrainerCallback):
         self._trainer, self._gang, self._saves, self._evaluation = trainer, gang, saves, evaluation
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        """Stop before the first step if asked to; else measure what an untrained model makes of the data."""
+        """Before the first step: stop if asked to, and measure what was not measured at this step yet.
+
+        That is the untrained model at step 0, or an evaluation that a SIGTERM cut short.
+        """
+        step = state.global_step
         if self._gang.agree().stop:
             raise GangStopped
-        if state.global_step == 0 and self._trainer.validation is not None and not self._trainer.evaluate():
+        due = self._trainer.validation is not None and (step == 0 or self._evaluation_due(state))
+        if due and not self._trainer.evaluated() and not self._trainer.evaluate():
             raise GangStopped
+        if step >= state.max_steps:
+            raise AlreadyTrained
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         self._trainer.mark_step_begin()
@@ -93,13 +100,14 @@ class StepBoundary(TrainerCallback):
         last = step >= state.max_steps
         control.should_training_stop = control.should_training_stop or agreed.stop
         control.should_save = agreed.save or agreed.stop or last
-        steps_per_epoch = self._trainer.batches.steps_per_epoch
         control.should_evaluate = (
-            not agreed.stop
-            and self._trainer.validation is not None
-            and evaluation_due(self._evaluation, step, steps_per_epoch, state.max_steps)
+            not agreed.stop and self._trainer.validation is not None and self._evaluation_due(state)
         )
         return control
+
+    def _evaluation_due(self, state: TrainerState) -> bool:
+        steps_per_epoch = self._trainer.batches.steps_per_epoch
+        return evaluation_due(self._evaluation, state.global_step, steps_per_epoch, state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         self._saves.saved()

@@ -80,16 +80,15 @@ def write(
 def _write_weights(
     model: PreTrainedModel | PeftModel, draft: Path, config: TrainerConfig, step: int, gang: Gang
 ) -> None:
-    if isinstance(model, PeftModel):
-        write_adapter(model, draft, gang, base=config.model.source.uri)
-        if gang.rank == 0:
-            tensors = load_file(draft / "adapter_model.safetensors")
-            check_adapter(tensors, step)
-            check_finite(tensors, step)
+    adapter = isinstance(model, PeftModel)
+    state = gathered(model, gang, trainable_only=adapter)
+    if gang.rank != 0:
         return
-    state = gathered(model, gang, trainable_only=False)
-    if gang.rank == 0:
-        check_finite(state, step)
+    check_finite(state, step)
+    if isinstance(model, PeftModel):
+        write_adapter(model, state, draft, base=config.model.source.uri)
+        check_adapter(load_file(draft / "adapter_model.safetensors"), step)
+    else:
         model.save_pretrained(draft, state_dict=state, max_shard_size="4GB")
 
 

@@ -27,7 +27,7 @@ from tunewright_trainer.progress import Progress, Reporter, Silent, reporter
 from tunewright_trainer.train import data, final, recipe, weights
 from tunewright_trainer.train.consensus import Gang
 from tunewright_trainer.train.finished import finished
-from tunewright_trainer.train.stop import GangStopped, StopRequest
+from tunewright_trainer.train.stop import AlreadyTrained, GangStopped, StopRequest
 from tunewright_trainer.train.trainer import Feed, GangTrainer
 
 
@@ -81,11 +81,13 @@ class Run:
         self._trainer = trainer
         path = self._resume_from(gang, store, trainer)
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=None if path is None else str(path))
+        try:
+            trainer.train(resume_from_checkpoint=None if path is None else str(path))
+        except AlreadyTrained:
+            say(f"all {trainer.state.max_steps} steps were made before; only the result was missing")
         seconds = time.monotonic() - started
         if gang.stopping:
             raise GangStopped
-        self._evaluate_last(trainer)
         result = self._result(gang, trainer, report, seconds)
         final.write(
             trainer.trained,
@@ -218,13 +220,6 @@ class Run:
         self._resumed = trainer.saved_step = manifest.step
         self._reporter.update(resumed_from_step=manifest.step, last_checkpoint_step=manifest.step)
         return path
-
-    def _evaluate_last(self, trainer: GangTrainer) -> None:
-        """A stop in the last evaluation left it undone, and the resumed run has no step to ask for it."""
-        history = trainer.state.log_history
-        done = any("eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in history)
-        if trainer.validation is not None and not done and not trainer.evaluate():
-            raise GangStopped
 
     def _result(self, gang: Gang, trainer: GangTrainer, report: Report, seconds: float) -> TrainResult:
         state = trainer.state

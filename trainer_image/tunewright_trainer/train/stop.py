@@ -25,5 +25,9 @@ class StopRequest:
         return self._event.is_set()
 
 
+class AlreadyTrained(Exception):
+    """Raised on all ranks that resumed from the last step: the Trainer would make one step too many."""
+
+
 class GangStopped(Exception):
     """Raised on all ranks when they agreed to stop before a step was made."""

@@ -29,7 +29,7 @@ from tunewright_trainer.checkpoint.store import CheckpointStore
 from tunewright_trainer.progress import Reporter
 from tunewright_trainer.train import data
 from tunewright_trainer.train.consensus import Gang
-from tunewright_trainer.train.weights import frozen_names, write_adapter
+from tunewright_trainer.train.weights import frozen_names, gathered, write_adapter
 from tunewright_trainer.versions import versions
 
 
@@ -136,6 +136,11 @@ class GangTrainer(SFTTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def evaluated(self) -> bool:
+        """Whether the validation loss of the current step is known, in this run or from its checkpoint."""
+        step = self.state.global_step
+        return any("eval_loss" in entry and entry["step"] == step for entry in self.state.log_history)
+
     def _validation_loss(self) -> float | None:
         rows = self.validation
         if rows is None:
@@ -172,18 +177,22 @@ class GangTrainer(SFTTrainer):
         peft = isinstance(self.model, PeftModel)
         shards = DurableShards(draft, frozen_names(self.trained) if peft else ())
         self.engine.checkpoint_engine = shards
+        # A checkpoint holds no code, and what DeepSpeed writes by itself would fail before a barrier.
+        self.engine._copy_recovery_script = lambda _folder: None
         self.engine.save_checkpoint(
-            str(draft), tag=f"global_step{self.state.global_step}", exclude_frozen_parameters=peft
+            str(draft), tag=self._tag(), save_latest=False, exclude_frozen_parameters=peft
         )
-        if shards.error is not None:
-            return checkpoints.Written((), shards.error)
+        adapter = gathered(self.trained, self.gang, trainable_only=True) if peft else {}
         try:
             records = [*shards.records, *self._write_own_files(draft)]
-            if isinstance(self.model, PeftModel):
-                write_adapter(self.model, draft / "adapter", self.gang)
+            if adapter and isinstance(self.model, PeftModel):
+                write_adapter(self.model, adapter, draft / "adapter")
         except OSError as error:
-            return checkpoints.Written((), error)
-        return checkpoints.Written(records)
+            return checkpoints.Written((), shards.error or error)
+        return checkpoints.Written(records, shards.error)
+
+    def _tag(self) -> str:
+        return f"global_step{self.state.global_step}"
 
     def _write_own_files(self, draft: Path) -> list[FileRecord]:
         several = self.gang.world_size > 1
@@ -193,9 +202,7 @@ class GangTrainer(SFTTrainer):
         if self.gang.rank == 0:
             values["scheduler.pt"] = self.callback_handler.lr_scheduler.state_dict()
             self.state.save_to_json(str(draft / "trainer_state.json"))
-            # DeepSpeed adds a conversion script; a checkpoint holds no code.
-            for script in draft.glob("*.py"):
-                script.unlink()
+            (draft / "latest").write_text(self._tag(), encoding="ascii")
         written = {name: save_durably(value, draft / name) for name, value in values.items()}
         return [
             FileRecord(path=name, size_bytes=size, sha256=hash_) for name, (size, hash_) in written.items()

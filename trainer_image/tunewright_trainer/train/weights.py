@@ -64,14 +64,13 @@ def counts(model: nn.Module) -> tuple[int, int]:
     return trainable, total
 
 
-def write_adapter(model: PeftModel, folder: Path, gang: Gang, base: str | None = None) -> None:
-    """Write adapter_model.safetensors and adapter_config.json on rank 0. Collective under ZeRO-3.
+def write_adapter(
+    model: PeftModel, state: dict[str, torch.Tensor], folder: Path, base: str | None = None
+) -> None:
+    """Write adapter_model.safetensors and adapter_config.json from the gathered ``state``.
 
     ``base`` names the base model in adapter_config.json: a URI, never a path of this pod.
     """
-    state = gathered(model, gang, trainable_only=True)
-    if gang.rank != 0:
-        return
     tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
