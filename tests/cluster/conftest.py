@@ -1,4 +1,4 @@
-"""One installed operator per session for the tests of whole lives, and a namespace with a tiny model per test."""
+"""One installed operator per session for tests of whole lives, and a namespace with a tiny model for each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def new_namespace(installation: Installation, title: str) -> str:
 
 @pytest.fixture
 def tuning(installation: Installation, request: pytest.FixtureRequest) -> Iterator[Tuning]:
-    """A namespace of the test's own. Afterwards its jobs are deleted, so that none takes the next one's time."""
+    """A namespace of the test's own. Afterwards its jobs are deleted: none takes the next one's time."""
     made = Tuning.make(installation, new_namespace(installation, request.node.name))
     yield made
     made.close()

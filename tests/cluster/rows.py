@@ -18,7 +18,7 @@ BAD_INPUT = {
     "claim not there yet": "a condition says what is missing; the job goes on by itself when it appears",
     "model folder missing": "Failed from prepare, no worker pod; the message says which names do exist",
     "tokenizer without chat template": "Failed from prepare, no worker pod; the message says what to do",
-    "targetModules that match nothing": "Failed from prepare, no worker pod; the message names those there are",
+    "targetModules that match nothing": "Failed from prepare, no worker pod; the message names the others",
     "broken JSON on line 71": "DataInvalid, file, line and reason; no worker pod",
     "empty file": "DataInvalid, file and reason; no worker pod",
     "role order wrong": "DataInvalid, file, line and reason; no worker pod",
@@ -34,6 +34,28 @@ BAD_INPUT = {
     "the operator's code trips over it": "that job shows an error condition, all others go on",
 }
 """Input or accident to what the user sees."""
+
+_CASES = "tests/unit/core/cases"
+ELSEWHERE = {
+    # Network, or a defect of ours: nothing that a cluster without a network can bring about honestly.
+    "AuthenticationFailed": "tests/trainer/test_storage_hub.py::AUTHENTICATION_FAILED",
+    "InternalError": f"{_CASES}/ends.py::INTERNAL_ERROR",
+    "ConfigInvalid": f"{_CASES}/ends.py::ConfigInvalid",
+    # What is left when PrepareRetrying and UploadRetrying have tried in vain, minutes later.
+    "StorageFailed": f"{_CASES}/ends.py::StorageFailed",
+    # Only a CRD of another release lets such a spec in.
+    "SpecInvalid": f"{_CASES}/before.py::SpecInvalid",
+    "SpecChanged": f"{_CASES}/changed.py::SpecChanged",
+    # Moments between two writes of somebody else.
+    "FactsLost": f"{_CASES}/before.py::FactsLost",
+    "ResultLost": f"{_CASES}/after.py::ResultLost",
+    "PodFailed": f"{_CASES}/ends.py::PodFailed",
+    "RankLost": f"{_CASES}/ends.py::RankLost",
+    "StoppedForPeer": f"{_CASES}/ends.py::StoppedForPeer",
+    "WorkersStopping": f"{_CASES}/between.py::WorkersStopping",
+    "ContainerConfigInvalid": f"{_CASES}/attempt.py::ContainerConfigInvalid",
+}
+"""Reasons that have no cluster test, and where they are tested: file and a word that stands in it."""
 
 
 def covers(*rows: str) -> Callable[[Test], Test]:

@@ -284,7 +284,11 @@ def lenient(crd: dict[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = json.loads(json.dumps(crd))
     properties = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     phase = {"phase": {"type": "string"}}  # kubectl selects by it
-    properties["status"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": phase}
+    properties["status"] = {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+        "properties": phase,
+    }
     return changed
 
 
@@ -328,6 +332,8 @@ def test_a_job_that_the_operator_trips_over_disturbs_nobody_else(poisoned: Tunin
     assert "other jobs go on" in ready["message"]
     before = [pod["metadata"]["uid"] for pod in poisoned.installation.operator_pods()]
     poisoned.start("healthy", nodes=1)
-    poisoned.wait("healthy", lambda: poisoned.status("healthy").get("data"), "another job goes on", START_SECONDS)
+    poisoned.wait(
+        "healthy", lambda: poisoned.status("healthy").get("data"), "another job goes on", START_SECONDS
+    )
     assert [pod["metadata"]["uid"] for pod in poisoned.installation.operator_pods()] == before
     assert poisoned.workers_ever("poison") == set()

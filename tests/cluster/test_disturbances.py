@@ -25,8 +25,7 @@ def told_as(long_job: LongJob, end: Object, reason: str) -> None:
 
     def is_told() -> bool:
         return any(
-            event["reason"] == reason and event["type"] == "Warning"
-            for event in long_job.tuning.events(NAME)
+            event["reason"] == reason and event["type"] == "Warning" for event in long_job.tuning.events(NAME)
         )
 
     long_job.tuning.wait(NAME, is_told, f"a warning {reason}", 30)

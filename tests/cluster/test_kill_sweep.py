@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster_support.kill_proxy import Moment
-from tests.cluster_support.sweep import Interrupted, Life, Story, Sweep, Whole, one_of_each_kind
+from tests.cluster_support.stories import Interrupted, Story, Whole
+from tests.cluster_support.sweep import Life, Sweep, one_of_each_kind
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -20,7 +21,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
         yield made
 
 
-def check_killed_after(sweep: Sweep, story: Story, numbers: list[int], undisturbed: Life, moment: Moment) -> None:
+def check_killed_after(
+    sweep: Sweep, story: Story, numbers: list[int], undisturbed: Life, moment: Moment
+) -> None:
     for number in numbers:
         life = sweep.live(story, number, moment)
         kind = sweep.proxy.writes[min(number, len(sweep.proxy.writes)) - 1].kind

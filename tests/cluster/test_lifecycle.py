@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.cluster.rows import covers
 from tests.cluster_support.tuning import SHORT_SECONDS, Tuning, condition
 from tunewright.core import names
 from tunewright.core.observe import parse_time
@@ -158,10 +159,13 @@ def test_events_tell_the_same_story(finished: Tuning) -> None:
 
 
 def test_nothing_of_a_finished_job_runs_and_its_finalizer_is_gone(finished: Tuning) -> None:
-    finished.wait("tune", lambda: not (finished.job("tune") or {})["metadata"].get("finalizers"), "let go", 20)
+    finished.wait(
+        "tune", lambda: not (finished.job("tune") or {})["metadata"].get("finalizers"), "let go", 20
+    )
     assert {pod["status"]["phase"] for pod in finished.pods("tune")} == {"Succeeded"}
 
 
+@covers("DestinationOccupied")
 def test_a_job_with_another_spec_leaves_that_output_alone(finished: Tuning) -> None:
     """Rule 4 of the API: nothing of another job is overwritten, and it is said before any worker starts."""
     before = (finished.folder / "out" / "tune" / "tunewright.json").read_bytes()

@@ -1,4 +1,4 @@
-"""The operator as people install it: the chart's Deployment under the chart's rights, on a cluster of its own.
+"""The operator as people install it: the chart's Deployment under its own rights, on a cluster of its own.
 
 Of its own, because other tests of a session install charts and run operators too, and two that don't share
 a Lease would work on the same jobs.
@@ -17,7 +17,8 @@ from typing import Any, Self
 import yaml
 
 from hack.bootstrap import helm_path
-from hack.devcluster.cluster import ClusterError, ControlPlaneOptions, DevCluster, NodeSpec
+from hack.devcluster.cluster import ClusterError, DevCluster, NodeSpec
+from hack.devcluster.control_plane import ControlPlaneOptions
 from hack.devcluster.images import REPOSITORY_ROOT
 from hack.devcluster.process import MARK
 from hack.devcluster.state import wait_until

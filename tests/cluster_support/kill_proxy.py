@@ -122,7 +122,9 @@ class KillProxy:
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         order = self._order
-        headers = {key: value for key, value in request.headers.items() if key.lower() not in _OF_ONE_CONNECTION}
+        headers = {
+            key: value for key, value in request.headers.items() if key.lower() not in _OF_ONE_CONNECTION
+        }
         body = await request.read()
         url = URL(self._upstream + request.raw_path, encoded=True)
         # A write is carried through even if the operator goes away: the API server has it already.

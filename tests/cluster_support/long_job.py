@@ -18,7 +18,7 @@ class LongJob:
         self.tuning = tuning
 
     def running(self) -> Object:
-        """Start the job unless it is there, and wait until it makes steps and has a checkpoint; its status."""
+        """Start the job unless it is there; wait until it makes steps and has a checkpoint; its status."""
         if self.tuning.job(NAME) is None:
             self.tuning.start(
                 NAME,

@@ -9,29 +9,26 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
-from bench.jobs import CLAIM, FOREVER, POST_EVERY_SECONDS, TRAIN_SECONDS, fine_tune_job
+from bench.jobs import CLAIM
 from bench.nodes import READY_FILE
 from bench.process import Child
 from hack.bootstrap import helm_path
 from hack.devcluster.cluster import DevCluster
 from hack.devcluster.control_plane import free_ports
-from hack.devcluster.state import wait_until, write_file
+from hack.devcluster.state import ClusterError, wait_until, write_file
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster_support.admin import Admin, Object
+from tests.cluster_support.compare import Hide, essence, settled
 from tests.cluster_support.installation import CHART, RELEASE, SYSTEM
 from tests.cluster_support.kill_proxy import KillProxy, Moment, Write
-from tunewright.core import names
+from tests.cluster_support.stories import NAME, Story
 
-NAME = "tune"
 NODES = 3
 LIFE_SECONDS = 90
 
@@ -148,11 +145,11 @@ class Sweep:
         log = self.folder / f"{namespace}.log"
         with OperatorProcess(self.cluster, SYSTEM, log, **self._login) as operator:
             self.proxy.watch(namespace, operator.process.pid, kill_after, moment)
-            story.begin(self, namespace)
+            story.begin(self.api, namespace)
             if kill_after is not None:
                 self.wait(
                     namespace,
-                    lambda: self.proxy.killed or story.advance(self, namespace),
+                    lambda: self.proxy.killed or story.advance(self.api, namespace),
                     f"write {kill_after}",
                 )
             if not self.proxy.killed:
@@ -163,7 +160,7 @@ class Sweep:
             return self._end(story, namespace, operator)
 
     def _end(self, story: Story, namespace: str, operator: OperatorProcess) -> Life:
-        self.wait(namespace, lambda: story.advance(self, namespace), "the life's end", operator)
+        self.wait(namespace, lambda: story.advance(self.api, namespace), "the life's end", operator)
         life = self._look(namespace)
         operator.process.kill()
         return life
@@ -172,8 +169,6 @@ class Sweep:
         self, namespace: str, condition: Any, what: str, operator: OperatorProcess | None = None
     ) -> None:
         """Wait for ``condition``; fails with the status and the operator's log."""
-        from hack.devcluster.cluster import ClusterError
-
         try:
             wait_until(condition, LIFE_SECONDS, what)
         except ClusterError as error:
@@ -185,23 +180,19 @@ class Sweep:
     def status(self, namespace: str) -> Object:
         return (self.api.find("finetunejobs", namespace, NAME) or {}).get("status") or {}
 
-    def pods(self, namespace: str, component: str) -> list[Object]:
-        pods = self.api.list("pods", namespace, f"{names.LABEL_COMPONENT}={component}")
-        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-
     # --- Looking back ---------------------------------------------------------------------------------
 
     def _look(self, namespace: str) -> Life:
         job = self.api.find("finetunejobs", namespace, NAME) or {}
-        hide = _Hide(namespace, (job.get("metadata") or {}).get("uid", ""))
+        hide = Hide(namespace, (job.get("metadata") or {}).get("uid", ""))
         objects = {
-            f"{plural}/{each['metadata']['name']}": hide(_essence(each))
+            f"{plural}/{each['metadata']['name']}": hide(essence(each))
             for plural in ("jobs", "configmaps", "services")
             for each in self.api.list(plural, namespace)
             if each["metadata"]["name"] != "kube-root-ca.crt"
         }
         return Life(
-            status=hide(_settled(job.get("status") or {})),
+            status=hide(settled(job.get("status") or {})),
             objects=objects,
             created=self._audited(namespace, "create", f"{SYSTEM}:{RELEASE}"),
             # Pods are made by generateName, so the first request that names one binds it to its node.
@@ -232,131 +223,6 @@ class Sweep:
                 name = re.sub(r"-[a-z0-9]{5}$", "", name)
             found[f"{reference['resource']}/{name}"] += 1
         return found
-
-
-class Story:
-    """What happens to a job. What is done to it never depends on how long an operator was dead."""
-
-    def begin(self, sweep: Sweep, namespace: str) -> None:
-        raise NotImplementedError
-
-    def advance(self, sweep: Sweep, namespace: str) -> bool:
-        """Do what is due; True when the life is over."""
-        raise NotImplementedError
-
-
-class Whole(Story):
-    """From creation to Succeeded: two pods that train for a moment and post their progress."""
-
-    def begin(self, sweep: Sweep, namespace: str) -> None:
-        job = fine_tune_job(namespace, NAME, pods=2, train_seconds=1.0, post_every_seconds=0.3)
-        sweep.api.call("POST", f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}", job)
-
-    def advance(self, sweep: Sweep, namespace: str) -> bool:
-        job = sweep.api.find("finetunejobs", namespace, NAME) or {}
-        is_over = (job.get("status") or {}).get("phase") == "Succeeded"
-        return is_over and not job["metadata"].get("finalizers")
-
-
-class Interrupted(Story):
-    """Started, suspended while it trains, resumed, and deleted while it trains again."""
-
-    def __init__(self) -> None:
-        self._step = 0
-
-    def begin(self, sweep: Sweep, namespace: str) -> None:
-        self._step = 0
-        job = fine_tune_job(namespace, NAME, pods=2, train_seconds=FOREVER, post_every_seconds=0.3)
-        sweep.api.call("POST", f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}", job)
-
-    def advance(self, sweep: Sweep, namespace: str) -> bool:
-        workers = [
-            pod for pod in sweep.pods(namespace, "train") if pod["status"].get("phase") == "Running"
-        ]
-        attempts = {pod["metadata"]["labels"][names.LABEL_ATTEMPT] for pod in workers}
-        if self._step == 0 and len(workers) == 2:
-            self._suspend(sweep, namespace, True)
-        elif self._step == 1 and self._is_at_rest(sweep, namespace):
-            self._suspend(sweep, namespace, False)
-        elif self._step == 2 and len(workers) == 2 and attempts == {"2"}:
-            sweep.api.delete("finetunejobs", namespace, NAME, propagationPolicy="Background")
-            self._step += 1
-        elif self._step == 3:
-            gone = sweep.api.find("finetunejobs", namespace, NAME) is None
-            left = [
-                each
-                for plural in ("jobs", "pods", "services")
-                for each in sweep.api.list(plural, namespace)
-            ]
-            return gone and not left
-        return False
-
-    @staticmethod
-    def _is_at_rest(sweep: Sweep, namespace: str) -> bool:
-        """Resumed any sooner, the job would go on with the attempt that it is in."""
-        attempts = sweep.status(namespace).get("attempts") or [{}]
-        return attempts[-1].get("reason") == "Suspended"
-
-    def _suspend(self, sweep: Sweep, namespace: str, suspend: bool) -> None:
-        sweep.api.merge("finetunejobs", namespace, NAME, {"spec": {"lifecycle": {"suspend": suspend}}})
-        self._step += 1
-
-
-class _Hide:
-    """Takes out of a document what belongs to one run: its namespace, the job's uid and what derives from it."""
-
-    def __init__(self, namespace: str, uid: str) -> None:
-        self._words = {namespace: "NAMESPACE"}
-        if uid:
-            self._words |= {uid: "UID"}
-            self._words |= {str(names.rendezvous_port(uid, n)): f"PORT-{n}" for n in (1, 2)}
-
-    def __call__(self, document: Object) -> Object:
-        text = json.dumps(document, sort_keys=True)
-        for word, stand_in in self._words.items():
-            text = text.replace(word, stand_in)
-        hidden: Object = json.loads(text)
-        return hidden
-
-
-_TIMES = re.compile(r"(At|Time)$")
-_UIDS = ("controller-uid", "batch.kubernetes.io/controller-uid")
-
-
-def _essence(raw: Object) -> Object:
-    """An object without what the API server and the run add."""
-    metadata = {key: raw["metadata"].get(key) for key in ("name", "labels", "annotations")}
-    content = {key: raw[key] for key in ("spec", "data") if key in raw}
-    kept = _without_times({"metadata": metadata, **content})
-    if raw.get("kind") == "Job" or "template" in (raw.get("spec") or {}):
-        for labels in (kept["metadata"]["labels"], kept["spec"]["template"]["metadata"]["labels"]):
-            for key in _UIDS:
-                labels.pop(key, None)
-        kept["spec"].pop("selector", None)
-    for key in ("clusterIP", "clusterIPs"):
-        kept.get("spec", {}).pop(key, None)
-    return kept
-
-
-def _settled(status: Object) -> Object:
-    """A status without times, and of its history only what doesn't depend on when somebody looked."""
-    kept = _without_times(status)
-    told = [entry["phase"] for entry in kept.pop("timeline", [])]
-    kept["ends"] = told[-1:]
-    kept["restarted"] = "Restarting" in told
-    curve = kept.pop("curve", {})
-    kept["newest"] = [curve.get(key, [None])[-1] for key in ("steps", "loss")]
-    # What was seen of the nodes while they were held is history too.
-    kept["conditions"] = [each for each in kept.get("conditions", []) if each["type"] != "NodesReady"]
-    return kept
-
-
-def _without_times(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_times(each) for key, each in value.items() if not _TIMES.search(key)}
-    if isinstance(value, list):
-        return [_without_times(each) for each in value]
-    return value
 
 
 def one_of_each_kind(writes: list[Write]) -> list[int]:

@@ -93,7 +93,7 @@ class Tuning:
     # --- Making jobs ----------------------------------------------------------------------------------
 
     def manifest(self, name: str = "tune", *, nodes: int = 2, **changes: Any) -> Object:
-        """A LoRA job under ZeRO-2 with one CPU rank in each of ``nodes`` pods; ``changes`` go into its spec."""
+        """A LoRA job under ZeRO-2, one CPU rank in each of ``nodes`` pods; ``changes`` go into its spec."""
         spec = {
             "model": {"source": f"pvc://{CLAIM}/model"},
             "dataset": {"train": [{"source": f"pvc://{CLAIM}/train.jsonl"}], "maxSequenceLength": 128},
@@ -129,9 +129,7 @@ class Tuning:
 
     def change(self, name: str, **lifecycle: Any) -> None:
         """Change ``spec.lifecycle``."""
-        self.installation.api.merge(
-            "finetunejobs", self.namespace, name, {"spec": {"lifecycle": lifecycle}}
-        )
+        self.installation.api.merge("finetunejobs", self.namespace, name, {"spec": {"lifecycle": lifecycle}})
 
     def delete(self, name: str, *, wait_seconds: float = SHORT_SECONDS) -> None:
         """Delete the job and wait until it is gone, as ``kubectl delete`` does."""
@@ -169,7 +167,7 @@ class Tuning:
         )
 
     def workers_ever(self, name: str) -> set[str]:
-        """Worker Jobs that were ever made for the job and pods of theirs that got a node, from the audit log."""
+        """Worker Jobs ever made for the job, and pods of theirs that got a node, from the audit log."""
         found = set()
         for line in self.installation.cluster.audit_log.read_text().splitlines():
             if f'"{self.namespace}"' not in line or '"create"' not in line:
