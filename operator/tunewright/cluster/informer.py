@@ -22,7 +22,7 @@ STALL_SECONDS = 70.0
 """The API server sends a bookmark each minute: longer silence means that the connection is dead."""
 PAGE_SIZE = 100
 """A page is held whole until it is cut down, and a whole pod takes 60 KB as dicts, which the process keeps
-afterwards: with pages of 500, a start among 3,500 pods left twice the memory. Smaller ones save little more."""
+afterwards: with pages of 500, a start among 3,500 pods left twice the memory; smaller ones save little."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 8.0
 SERVER_TIMEOUT_SECONDS = (290, 580)
 """Watches end at random times in between, so that replicas and resources don't reconnect in step."""
