@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.trainer.gang_rig import Pod, Site, free_port, run, started
@@ -21,14 +22,14 @@ from tunewright_trainer.train.rendezvous import Rendezvous
 
 pytestmark = pytest.mark.trainer
 
-STEPS = 60
+STEPS = 40
 LONG: dict[str, Any] = {
     "training": {
         "max_steps": STEPS,
         "global_batch": 16,
         "micro_batch": 1,
         "gradient_accumulation": 8,
-        "evaluation": {"every_steps": 25, "every_epochs": None},
+        "evaluation": {"every_steps": 15, "every_epochs": None},
     },
     "checkpoint": {"every_steps": 5, "every_minutes": None, "keep": 2},
 }
@@ -120,14 +121,14 @@ def test_a_pod_that_gets_sigterm_saves_on_all_ranks_and_costs_at_most_one_step(
     site, uid = undisturbed, "evicted"
     config = site.config(uid, compute={"nodes": 2, "processes_per_node": 1}, **LONG)
     with started(site, config, tmp_path, nodes=2) as pods:
-        pods[0].wait_for(lambda: saved_steps(site, uid) != [], "first checkpoint")
+        pods[0].wait_for(lambda: f"step 7/{STEPS}" in pods[0].text(), "step after the first checkpoint")
         pods[1].terminate()
         codes = [pod.wait() for pod in pods]
         assert codes == [ExitCode.STOPPED_FOR_PEER, ExitCode.TERMINATED], pods[0].text() + pods[1].text()
         answers = [pod.answer() for pod in pods]
     assert [answer.reason for answer in answers] == [Reason.STOPPED_FOR_PEER, Reason.PREEMPTED]
     stopped_at = answers[0].step
-    assert 5 <= stopped_at < STEPS
+    assert 7 <= stopped_at < STEPS
     assert [answer.step for answer in answers] == [stopped_at] * 2
     assert [answer.last_checkpoint_step for answer in answers] == [stopped_at] * 2
     assert saved_steps(site, uid)[-1] == stopped_at
@@ -140,7 +141,7 @@ def test_one_rank_that_gets_sigterm_stops_all_of_them(undisturbed: Site, tmp_pat
     site, uid = undisturbed, "one-rank"
     config = site.config(uid, **LONG)
     with started(site, config, tmp_path) as [pod]:
-        pod.wait_for(lambda: saved_steps(site, uid) != [], "first checkpoint")
+        pod.wait_for(lambda: f"step 8/{STEPS}" in pod.text(), "step after the first checkpoint")
         os.kill(pod.rank_pids()[1], signal.SIGTERM)
         assert pod.wait() == ExitCode.TERMINATED, pod.text()
         answer = pod.answer()
@@ -186,6 +187,15 @@ def test_sigterm_before_the_first_step_ends_the_pod_with_nothing_to_save(site: S
         assert pod.answer().reason == Reason.PREEMPTED
         assert pod.answer().last_checkpoint_step is None
     assert site.checkpoints("early") == []
+
+
+def test_no_rank_outlives_an_entrypoint_that_is_killed(site: Site, tmp_path: Path) -> None:
+    with started(site, site.config("orphans", **LONG), tmp_path) as [pod]:
+        pod.wait_for(lambda: len(pod.rank_pids()) == 2, "ranks")
+        ranks = [psutil.Process(pid) for pid in pod.rank_pids().values()]
+        pod.process.kill()
+        _, alive = psutil.wait_procs(ranks, timeout=20)
+        assert alive == []
 
 
 def test_sigterm_while_waiting_for_the_gang_ends_the_pod(site: Site, tmp_path: Path) -> None:

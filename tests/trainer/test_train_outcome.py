@@ -84,6 +84,12 @@ def test_the_kernels_kill_for_memory_has_its_own_name() -> None:
     assert reason_of(verdict.answer) == Reason.OUT_OF_MEMORY
 
 
+def test_a_rank_that_could_not_even_say_why_is_a_defect_not_a_code_of_its_own() -> None:
+    verdict = judge(evidence(exits=[Exit(local_rank=0, exit_code=1, ended_at=1.0)]))
+    assert verdict.exit_code == ExitCode.INTERNAL_ERROR
+    assert reason_of(verdict.answer) == Reason.RANK_FAILED
+
+
 def test_torchruns_own_sigterm_to_the_others_is_not_the_cause() -> None:
     exits = [
         Exit(local_rank=0, exit_code=-15, ended_at=1.0),

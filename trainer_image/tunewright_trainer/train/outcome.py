@@ -179,10 +179,10 @@ def _died_silently(evidence: Evidence) -> Verdict | None:
                 rank=rank,
             ),
         )
-    code = 128 - end.exit_code if end.exit_code < 0 else end.exit_code
-    how = f"signal {-end.exit_code}" if end.exit_code < 0 else f"exit code {end.exit_code}"
+    by_signal = end.exit_code < 0
+    how = f"signal {-end.exit_code}" if by_signal else f"exit code {end.exit_code} before it could say why"
     return Verdict(
-        code,
+        128 - end.exit_code if by_signal else ExitCode.INTERNAL_ERROR,
         Failure(
             reason=Reason.PREEMPTED if end.exit_code == -signal.SIGTERM else Reason.RANK_FAILED,
             message=f"{name[0].upper()}{name[1:]} died with {how}.",
