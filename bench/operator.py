@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = report.document(figures, _command(options), host | use, time.monotonic() - _started)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.page:
+        text = report.put_on_page(options.page.read_text(), report.markdown(found))
+        options.page.write_text(text)
     print()
     print(report.markdown(found, targets=not options.quick), end="")
     return 0
@@ -98,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         help="measure this only; may be given several times (default: all)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="put the tables on this page (docs/benchmarks.md)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a small run of less than 2 minutes; its figures mean little"
     )

@@ -11,6 +11,8 @@ from bench.figures import Figure, as_json, as_values
 from bench.targets import TARGETS, how_far
 from hack.devcluster.images import REPOSITORY_ROOT
 
+PAGE_START = "<!-- Written by `python -m bench.operator --page`: -->"
+PAGE_END = "<!-- end of what is written -->"
 SCENARIO_TITLES = {
     "idle": "No job at all",
     "writes": "Writes of an undisturbed job",
@@ -54,7 +56,7 @@ def markdown(report: Mapping[str, Any], *, targets: bool = True) -> str:
     ]
     if targets:
         lines += _against_targets(as_values(figures))
-    lines += ["## All figures", ""]
+    lines += ["### All figures", ""]
     for scenario, title in SCENARIO_TITLES.items():
         rows = [each for each in figures if each.key.startswith(f"{scenario}.")]
         if rows:
@@ -64,8 +66,20 @@ def markdown(report: Mapping[str, Any], *, targets: bool = True) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def put_on_page(page: str, tables: str) -> str:
+    """``page`` with ``tables`` in place of those of an earlier run.
+
+    Raises ValueError when the page has no place for them.
+    """
+    before, start, rest = page.partition(PAGE_START)
+    _, end, after = rest.partition(PAGE_END)
+    if not start or not end:
+        raise ValueError(f"the page has no lines {PAGE_START!r} and {PAGE_END!r} to put the tables between")
+    return f"{before}{PAGE_START}\n{tables}{PAGE_END}{after}"
+
+
 def _against_targets(values: Mapping[str, float]) -> list[str]:
-    lines = ["## Against the targets", "", "| | target | measured | |", "|---|---|---|---|"]
+    lines = ["### Against the targets", "", "| | target | measured | |", "|---|---|---|---|"]
     for target in TARGETS:
         measured = "<br>".join(how_far(target, values)) or "not measured"
         lines.append(f"| {target.name} | {target.text} | {measured} | {target.note} |")

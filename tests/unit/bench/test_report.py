@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from bench.figures import Figures
-from bench.report import SCENARIO_TITLES, document, markdown
+from bench.report import PAGE_END, PAGE_START, SCENARIO_TITLES, document, markdown, put_on_page
 from bench.scenarios import SCENARIOS
 
 HOST = {
@@ -38,3 +40,12 @@ def test_tables_survive_json() -> None:
 def test_a_small_run_is_held_against_nothing() -> None:
     found = document(Figures("idle").all, "python -m bench.operator --quick", HOST, 1.0)
     assert "targets" not in markdown(found, targets=False)
+
+
+def test_tables_on_the_page_are_replaced_and_the_rest_is_kept() -> None:
+    page = f"# Title\n\n{PAGE_START}\nold\n{PAGE_END}\n\n## After\n"
+    once = put_on_page(page, "new\n")
+    assert once == f"# Title\n\n{PAGE_START}\nnew\n{PAGE_END}\n\n## After\n"
+    assert put_on_page(once, "new\n") == once
+    with pytest.raises(ValueError, match="no lines"):
+        put_on_page("# Title\n", "new\n")
