@@ -25,6 +25,7 @@ from tunewright.core.outcome import (
 from tunewright.core.stages.changed import wait_for_the_planned_spec
 from tunewright.core.stages.ends import stored_phase
 from tunewright.core.stages.planning import data_ready_note
+from tunewright.core.stages.told import STILL_STOPPING, best_told
 from tunewright.core.stages.training import completed, in_flight, stalled, with_newest_report
 from tunewright.core.translate import trainer_config
 
@@ -49,6 +50,7 @@ def train(context: Context) -> Context | Outcome:
         return _wait_for_pods(context, attempt)
     if (verdict := _ended(context, job)) is None:
         return in_flight(context, job, number)
+    verdict = best_told(context, verdict)
     if verdict.hearsay and (wait := _awaited(context, job, verdict)) is not None:
         return wait
     return _close(with_newest_report(context, job, number), verdict)
@@ -85,7 +87,7 @@ def _awaited(context: Context, job: ObservedJob, verdict: Verdict) -> Outcome | 
         context,
         Phase.RESTARTING,
         verdict.reason,
-        f"{verdict.message} Waiting for the other pods to stop.",
+        f"{verdict.message}{STILL_STOPPING}",
         requeue_after_seconds=seconds,
         warning=True,
     )

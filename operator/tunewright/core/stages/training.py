@@ -16,6 +16,7 @@ from tunewright.core.observe import ObservedJob
 from tunewright.core.outcome import Context, Outcome, clock, missing_children, outcome
 from tunewright.core.stages.changed import spec_changed
 from tunewright.core.stages.planning import data_ready_note
+from tunewright.core.stages.told import STILL_STOPPING, best_told, told_before
 from tunewright.core.translate import trainer_config
 from tunewright_trainer.contract import TrainResult
 
@@ -28,18 +29,23 @@ def in_flight(context: Context, job: ObservedJob, number: int) -> Outcome:
     """Where a running attempt is."""
     context = _counted(context, job)
     create = _missing(context, number)
+    wait = pods.waiting(job, context.spec.compute.nodes)
     ending = judge(job, frozenset())
+    if ending is not None:
+        ending = best_told(context, ending)
+    elif wait is not None:
+        # The pod that told of the end is gone, and the Job hasn't said so yet.
+        ending = told_before(context)
     if ending is not None:
         return outcome(
             context,
             Phase.RESTARTING,
             ending.reason,
-            f"{ending.message} Waiting for the other pods to stop.",
+            f"{ending.message}{STILL_STOPPING}",
             create=create,
             warning=True,
         )
     context, requeue = _with_progress(context, job, number)
-    wait = pods.waiting(job, context.spec.compute.nodes)
     if _may_stall(context, wait):
         requeue = _sooner(requeue, _seconds_to_deadline(context, job))
     notes: Notes = data_ready_note(context) | _notes(context, wait)

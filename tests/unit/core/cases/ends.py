@@ -54,6 +54,10 @@ def with_code(code: ExitCode, reason: str, phase: str) -> Case:
 NODE_GONE = {"node": "node-gone"}
 UNREACHABLE = (make_node("node-a"), make_node("node-b", ready="Unknown", since=at(-60)))
 NOT_YET = (make_node("node-a"), make_node("node-b", ready="Unknown", since=at(-20)))
+TOLD = make_status(phase="Restarting", reason="PodDeleted")
+next(each for each in TOLD["conditions"] if each["type"] == "Ready")["message"] = (
+    "Pod support-bot-a1-0-abcde was deleted. Waiting for the other pods to stop."
+)
 
 ENDS = [
     with_code(ExitCode.CONFIG_INVALID, "ConfigInvalid", "Failed"),
@@ -169,6 +173,43 @@ ENDS = [
         "PodDeleted",
         "went away before it could say why",
         expect={".restarts.infrastructure": 1},
+    ),
+    Case(
+        "pod deleted and gone, its name was told before",
+        world_of(TOLD, *gang(state="Failed")),
+        "Restarting",
+        "PodDeleted",
+        "Pod support-bot-a1-0-abcde was deleted. The gang restarts",
+        expect={".restarts.infrastructure": 1, ".attempts.0.reason": "PodDeleted"},
+    ),
+    Case(
+        "pod deleted and gone, its Job doesn't know yet",
+        world_of(TOLD, *gang({"phase": "Pending", "node": None})),
+        "Restarting",
+        "PodDeleted",
+        "Pod support-bot-a1-0-abcde was deleted. Waiting for the other pods to stop.",
+    ),
+    Case(
+        "evicted pod gone, its peer knows less",
+        world_of(
+            make_status(phase="Restarting", reason="Preempted"),
+            *gang(exit_of(75, answer=make_failure(Reason.STOPPED_FOR_PEER)), state="Failed"),
+        ),
+        "Restarting",
+        "Preempted",
+        expect={".restarts.infrastructure": 1, ".attempts.0.reason": "Preempted"},
+    ),
+    Case(
+        "a pod that was deleted before, but a culprit is found",
+        world_of(TOLD, *gang(exit_of(80), state="Failed")),
+        "Failed",
+        "NaNLoss",
+    ),
+    Case(
+        "a pod that was deleted before it ran, and its successor runs",
+        world_of(TOLD, *gang({}, {})),
+        "Starting",
+        "LoadingModel",
     ),
     Case(
         "only a victim so far, culprit on its way",
