@@ -200,6 +200,17 @@ ENDS = [
         expect={".restarts.infrastructure": 1, ".attempts.0.reason": "Preempted"},
     ),
     Case(
+        "what a rank's peer told before is no pod's removal",
+        world_of(
+            make_status(phase="Restarting", reason="RankLost", message="Rank 1 lost its peers."),
+            *gang(state="Failed"),
+        ),
+        "Restarting",
+        "PodDeleted",
+        "went away before it could say why",
+        expect={".restarts.infrastructure": 1},
+    ),
+    Case(
         "a pod that was deleted before, but a culprit is found",
         world_of(TOLD, *gang(exit_of(80), state="Failed")),
         "Failed",
