@@ -52,6 +52,17 @@ def test_a_full_disk_has_its_name() -> None:
     assert named(OSError(errno.ENOSPC, "No space left on device")).reason == Reason.DISK_FULL
 
 
+def test_a_full_disk_told_by_safetensors_has_its_name_too() -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with pytest.raises(SafetensorError) as caught:
+        save_file({"a": torch.zeros(1 << 20)}, "/proc/nowhere/model.safetensors")
+    assert named(caught.value).reason == Reason.STORAGE_FAILED
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert named(full).reason == Reason.DISK_FULL
+
+
 def test_what_is_unknown_stays_unknown_and_keeps_its_last_line() -> None:
     error = named(ValueError("first\nthe last line"))
     assert error.reason == Reason.INTERNAL_ERROR

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from safetensors import SafetensorError
 
 from tunewright_trainer.contract import Reason
 from tunewright_trainer.errors import TrainerError, from_os_error, last_line
@@ -18,6 +21,10 @@ _PEER_WORDS = re.compile(
 _MEMORY_WORDS = re.compile(
     r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|cannot allocate memory", re.IGNORECASE
 )
+
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors, which is written in Rust, ends a message about a full disk."""
 
 
 def classify(error: BaseException, *, rank: int, step: int | None, device: str) -> TrainerError:
@@ -39,6 +46,8 @@ def classify(error: BaseException, *, rank: int, step: int | None, device: str) 
             "Look at the other ranks: this one is a victim.",
             error=last_line(error),
         )
+    if isinstance(error, SafetensorError) and (number := _OS_ERROR.search(str(error))):
+        error = OSError(int(number[1]), os.strerror(int(number[1])))
     if isinstance(error, OSError):
         return from_os_error(error, f"rank {rank} was training")
     return TrainerError(

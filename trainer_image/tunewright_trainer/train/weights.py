@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from tunewright_trainer.contract import Reason
@@ -73,7 +73,8 @@ def write_adapter(
     """
     tensors = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    # Not by save_file: a full disk should be an OSError, and the file readable by the export pod's user.
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     adapter = model.peft_config["default"]
     was = adapter.inference_mode, adapter.base_model_name_or_path
     adapter.inference_mode, adapter.base_model_name_or_path = True, base
