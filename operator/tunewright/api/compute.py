@@ -36,7 +36,7 @@ class ResourcesSpec(SpecModel):
     """What each worker pod asks for beside its GPUs."""
 
     cpu: Quantity | None = None
-    """CPUs of each worker pod, request and limit."""
+    """CPUs that each worker pod requests."""
     memory: Quantity | None = None
     """Memory of each worker pod, request and limit."""
 
@@ -56,14 +56,12 @@ class ComputeSpec(SpecModel):
         Matches(_QUALIFIED, "write a resource name such as nvidia.com/gpu"),
     ] = "nvidia.com/gpu"
     """Extended resource by which nodes offer their GPUs."""
-    provisioner: Literal["Auto", "Existing"] = "Auto"
-    """Who brings the nodes. Existing uses the nodes that are there; Auto chooses."""
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32), LabelKeys] | None = None
     """Labels that the workers' nodes must have."""
     tolerations: Annotated[list[TolerationSpec], Field(max_length=32)] | None = None
     """Taints that the worker pods tolerate."""
     resources: ResourcesSpec | None = None
-    """CPU and memory of each worker pod; the planner estimates them when absent."""
+    """CPU and memory of each worker pod. Pods that request none are the first to be evicted."""
     shared_memory: Quantity | None = None
     """Size limit of /dev/shm in each worker pod."""
 

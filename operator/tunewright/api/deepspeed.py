@@ -89,7 +89,7 @@ class DeepSpeedSpec(SpecModel):
         Literal["Auto", 0, 1, 2, 3],
         IntOrString(r"Auto|[0-3]", "write Auto, 0, 1, 2 or 3", digits_to_int=True),
     ] = "Auto"
-    """ZeRO stage: what is split over the ranks. Auto takes the lowest stage that fits in memory."""
+    """ZeRO stage: what is split over the ranks. Auto takes 2, or 3 where 2 does not fit in memory."""
     config: (
         Annotated[dict[str, Any], BeforeValidator(_refuse_owned_keys), WithJsonSchema(_raw_config_schema())]
         | None

@@ -94,8 +94,8 @@ def _precision(spec: FineTuneJobSpec) -> Literal["BF16", "FP16", "FP32"]:
 
 def _candidates(spec: FineTuneJobSpec, world_size: int) -> Iterator[_Candidate]:
     wanted = spec.deepspeed.zero_stage
-    lora_first: tuple[Literal[0, 1, 2, 3], ...] = (2, 3)
-    stages = lora_first if wanted == "Auto" else (wanted,)
+    automatic: tuple[Literal[0, 1, 2, 3], ...] = (2, 3)
+    stages = automatic if wanted == "Auto" else (wanted,)
     recompute = {"Always": (True,), "Never": (False,), "Auto": (False, True)}[
         spec.training.activation_checkpointing
     ]
@@ -133,7 +133,11 @@ def _estimate(
 def _reasons(
     spec: FineTuneJobSpec, best: _Candidate, memory: RankMemory, device: int | None, world_size: int
 ) -> tuple[str, ...]:
-    asked = "as asked" if spec.deepspeed.zero_stage != "Auto" else "the lowest stage that fits"
+    asked = (
+        "as asked"
+        if spec.deepspeed.zero_stage != "Auto"
+        else ("it fits" if best.zero_stage == 2 else "ZeRO-2 does not fit")
+    )
     known = f"of {device / GIB:.1f} GiB" if device else "(device memory unknown)"
     return (
         f"ZeRO-{best.zero_stage}: {asked}.",
