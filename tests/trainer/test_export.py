@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hack.test_materials import CHATML
-from tests.trainer.jobs import JobFolder, finish
+from tests.trainer.jobs import JobFolder, chat, edit_json, finish
 from tunewright_trainer.checkpoint.manifest import record
 from tunewright_trainer.contract import ExitCode, ExportResult, Failure, Reason, TrainerConfig
 from tunewright_trainer.errors import TrainerError
@@ -98,7 +98,7 @@ def test_a_chat_template_of_the_job_goes_with_the_adapter(job: JobFolder, finish
 def test_a_second_export_adopts_what_is_there(job: JobFolder, finished: TrainerConfig) -> None:
     first = export(finished, job.locations)
     written = (job.out / "support-bot/tunewright.json").read_text()
-    shutil.rmtree(job.root / "work")
+    shutil.rmtree(job.workspace(finished).job(finished.job_uid))
     again = finished.model_copy(update={"job_uid": "another", "job_name": "re-created"})
     assert export(again, job.locations) == ExportResult(outputs=first.outputs, adopted=True)
     assert (job.out / "support-bot/tunewright.json").read_text() == written
@@ -108,6 +108,65 @@ def test_prepare_says_that_the_output_is_there_already(job: JobFolder, finished:
     assert not prepare(finished, job.locations).adoptable
     export(finished, job.locations)
     assert prepare(finished, job.locations).adoptable
+
+
+def test_a_job_knows_its_own_output_when_the_workspace_is_gone(
+    job: JobFolder, finished: TrainerConfig
+) -> None:
+    first = export(finished, job.locations)
+    shutil.rmtree(job.root / "work")
+    assert export(finished, job.locations) == ExportResult(outputs=first.outputs, adopted=True)
+    another = finished.model_copy(update={"job_uid": "another"})
+    with pytest.raises(TrainerError, match="this job's is not known") as refused:
+        export(another, job.locations)
+    assert refused.value.reason is Reason.DESTINATION_OCCUPIED
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_the_same_spec_on_changed_data_is_another_result(
+    job: JobFolder, finished: TrainerConfig, damaged: bool
+) -> None:
+    """The spec's hash covers the data's address only."""
+    export(finished, job.locations)
+    if damaged:
+        (job.out / "support-bot/README.md").write_text("notes")
+    before = {name: (job.out / "support-bot" / name).read_bytes() for name in EXPORTED}
+    rows = (job.data / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    job.write_rows([*rows[:-1], chat("Is it new?", "It is.")])
+    again = finished.model_copy(update={"job_uid": "another", "prepared_key": None})
+    told = r"pvc://out/support-bot is taken: .* default/support-bot with the same spec, but made from other data"
+    with pytest.raises(TrainerError, match=told) as refused:
+        prepare(again, job.locations)
+    assert refused.value.reason is Reason.DESTINATION_OCCUPIED
+    assert refused.value.advice is not None
+    assert "another output.destination, or move away" in refused.value.advice
+    shutil.move(job.out / "support-bot", job.out / "old")
+    facts = prepare(again, job.locations)
+    assert not facts.adoptable
+    shutil.move(job.out / "old", job.out / "support-bot")
+    with pytest.raises(TrainerError, match=told):
+        export(again.model_copy(update={"prepared_key": facts.prepared_key}), job.locations)
+    assert {name: (job.out / "support-bot" / name).read_bytes() for name in EXPORTED} == before
+
+
+def test_another_revision_of_the_base_model_is_another_result(
+    job: JobFolder, finished: TrainerConfig
+) -> None:
+    """A branch moves: what prepare resolved counts, where it is known."""
+    note = job.workspace(finished).job(finished.job_uid) / "model.json"
+    edit_json(note, revision="aaa111")
+    (job.workspace(finished).root / "models").mkdir(exist_ok=True)
+    shutil.copytree(job.root / "models/tiny", job.workspace(finished).root / "models/tiny")
+    edit_json(note, downloaded_to="models/tiny")
+    export(finished, job.locations)
+    assert export(finished, job.locations).adopted
+    edit_json(note, revision="bbb222")
+    told = r"the same spec, but tuned from revision aaa111 of pvc://models/tiny \(this job's is bbb222\)"
+    with pytest.raises(TrainerError, match=told) as refused:
+        export(finished, job.locations)
+    assert refused.value.reason is Reason.DESTINATION_OCCUPIED
+    edit_json(note, revision=None)
+    assert export(finished, job.locations).adopted
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "tokenizer.json"])

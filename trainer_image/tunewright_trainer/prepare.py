@@ -18,7 +18,7 @@ from tunewright_trainer.data.prepared import PreparedManifest
 from tunewright_trainer.data.report import summary
 from tunewright_trainer.data.tokenizer import Tokenizer
 from tunewright_trainer.errors import TrainerError, from_os_error
-from tunewright_trainer.export.destination import check_destination
+from tunewright_trainer.export.destination import MadeFrom, can_adopt, standing_output
 from tunewright_trainer.locations import Locations, Workspace
 from tunewright_trainer.model.facts import mixes_packed_documents, model_facts, read_config
 from tunewright_trainer.model.folder import remember_model
@@ -35,7 +35,7 @@ def prepare(config: TrainerConfig, locations: Locations) -> Facts:
     AuthenticationFailed, StorageFailed, DiskFull or DestinationOccupied.
     """
     workspace = _usable_workspace(config, locations)
-    adoptable = check_destination(config, locations)
+    standing_output(config, locations)  # another spec's output is told before anything is read
     store = open_store(config.model.source, locations, workspace, config.job_uid)
     model = store.model(config.model.revision, weights=False)
     model_config = read_config(model)
@@ -46,6 +46,7 @@ def prepare(config: TrainerConfig, locations: Locations) -> Facts:
     if config.task == "ChatCompletion" and tokenizer.template is None:
         raise no_chat_template("Task ChatCompletion ")
     manifest = _prepare_data(config, locations, workspace, tokenizer, model_config)
+    adoptable = can_adopt(config, locations, MadeFrom(manifest.data.fingerprint, model.revision))
     if facts is None:
         model = store.model(config.model.revision, weights=True)
         facts = model_facts(model, model_config, config.method)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,15 @@ class BaseModelName(BaseModel):
     name: str
     revision: str | None = None
     uri: str
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a spec's text does not settle: the content behind its addresses. None where it isn't known."""
+
+    data_fingerprint: str | None
+    revision: str | None
+    """Resolved revision of the base model; models on volumes have none."""
 
 
 class OutputManifest(BaseModel):
@@ -71,10 +81,10 @@ def damage(folder: Path, manifest: OutputManifest) -> str | None:
     return wrong_sizes(folder, manifest.files) or wrong_hashes(folder, manifest.files)
 
 
-def check_destination(config: TrainerConfig, locations: Locations) -> bool:
-    """Whether this spec's finished output stands at the destination already, whole.
+def standing_output(config: TrainerConfig, locations: Locations) -> OutputManifest | None:
+    """The manifest of this spec's output at the destination; None if there is none.
 
-    Raises DestinationOccupied if something else does, ConfigInvalid if nothing can be written there.
+    Raises DestinationOccupied if something else is there, ConfigInvalid if nothing can be written there.
     """
     uri = config.output.destination.uri
     if not uri.startswith(("pvc://", "file://")):
@@ -89,11 +99,47 @@ def check_destination(config: TrainerConfig, locations: Locations) -> bool:
     manifest = read_manifest(folder)
     if manifest is None:
         _refuse_foreign_files(config, uri, folder)
-        return False
+        return None
     if manifest.spec_hash != config.spec_hash:
-        job = f"{manifest.job.namespace}/{manifest.job.name}"
-        raise _occupied(uri, f"it holds the output of job {job} with another spec ({manifest.spec_hash})")
-    return damage(folder, manifest) is None
+        raise _occupied(uri, f"{_whose(manifest)} with another spec ({manifest.spec_hash})")
+    return manifest
+
+
+def can_adopt(config: TrainerConfig, locations: Locations, made_from: MadeFrom) -> bool:
+    """Whether this spec's output, made from the same data and base model, stands at the destination, whole.
+
+    False if there is none, or one that is damaged and may be made anew. Raises as standing_output does, and
+    DestinationOccupied if the output there was made from something else.
+    """
+    manifest = standing_output(config, locations)
+    if manifest is None:
+        return False
+    uri = config.output.destination.uri
+    if other := _other_origin(manifest, made_from, own=manifest.job.uid == config.job_uid):
+        raise _occupied(uri, f"{_whose(manifest)} with the same spec, but {other}")
+    return damage(locations.path(uri), manifest) is None
+
+
+def _other_origin(manifest: OutputManifest, made_from: MadeFrom, *, own: bool) -> str | None:
+    """What an output was made from that this job's would not be, in words; None if it is all the same.
+
+    Data that isn't known any more (a cleaned workspace) counts as the same for the job's own output only.
+    """
+    theirs, ours = manifest.data_fingerprint, made_from.data_fingerprint
+    if theirs != ours and not (own and None in (theirs, ours)):
+        return f"made from other data (fingerprint {_short(theirs)}; this job's is {_short(ours)})"
+    then, now = manifest.base_model.revision, made_from.revision
+    if then is not None and now is not None and then != now:
+        return f"tuned from revision {then} of {manifest.base_model.name} (this job's is {now})"
+    return None
+
+
+def _short(fingerprint: str | None) -> str:
+    return fingerprint[:12] if fingerprint else "not known"
+
+
+def _whose(manifest: OutputManifest) -> str:
+    return f"it holds the output of job {manifest.job.namespace}/{manifest.job.name}"
 
 
 @contextmanager

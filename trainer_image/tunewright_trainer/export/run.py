@@ -23,9 +23,10 @@ from tunewright_trainer.export.card import model_card
 from tunewright_trainer.export.destination import (
     MANIFEST,
     BaseModelName,
+    MadeFrom,
     OutputJob,
     OutputManifest,
-    check_destination,
+    can_adopt,
     clear_leftovers,
     damage,
     publish,
@@ -36,7 +37,7 @@ from tunewright_trainer.export.tensors import check_tensors
 from tunewright_trainer.files import read_json, write_json
 from tunewright_trainer.locations import Locations, Workspace
 from tunewright_trainer.model.facts import licence
-from tunewright_trainer.model.folder import job_model
+from tunewright_trainer.model.folder import job_model, noted_revision
 from tunewright_trainer.storage import ModelFolder
 
 FINAL_MANIFEST, METRICS, CONFIG, CARD = "manifest.json", "metrics.json", "training_config.json", "README.md"
@@ -56,18 +57,20 @@ def export(config: TrainerConfig, locations: Locations) -> ExportResult:
     """
     destination = config.output.destination.uri
     folder = locations.path(destination)
-    if check_destination(config, locations):
-        say(f"{destination} already holds this spec's output: adopted")
+    workspace = Workspace.of(config, locations)
+    data = _data_facts(config, workspace)
+    made_from = MadeFrom(data.fingerprint if data else None, noted_revision(config, workspace))
+    if can_adopt(config, locations, made_from):
+        say(f"{destination} already holds this spec's output from the same data: adopted")
         clear_leftovers(folder, config.job_uid)
         return _result(config, folder, adopted=True)
-    workspace = Workspace.of(config, locations)
     final = workspace.final(config.job_uid)
     names = _finished_files(final, config)
     model = job_model(config, locations)
     try:
         with staging(folder, config.job_uid) as stage:
             say(f"writing {len(names)} files and their description to {destination}")
-            _fill(stage, final, names, model, config, workspace)
+            _fill(stage, final, names, model, config, data)
             publish(stage, folder)
     except OSError as error:
         raise from_os_error(error, f"writing to {destination}") from error
@@ -101,7 +104,7 @@ def _fill(
     names: Sequence[str],
     model: ModelFolder,
     config: TrainerConfig,
-    workspace: Workspace,
+    data: DataFacts | None,
 ) -> None:
     """Put the whole output into ``stage``, MANIFEST included, and check it by reading it back."""
     for name in names:
@@ -114,7 +117,6 @@ def _fill(
     _copy_tokenizer(stage, model, config)
     write_json(stage / CONFIG, config.model_dump(mode="json"))
     metrics = read_json(stage / METRICS)
-    data = _data_facts(config, workspace)
     card = model_card(config, base, licence(model.path), metrics if isinstance(metrics, dict) else {}, data)
     (stage / CARD).write_text(card, encoding="utf-8")
     check_tensors(_weights(stage), adapter=config.method.type == "LoRA")

@@ -30,6 +30,13 @@ def remember_model(model: ModelFolder, config: TrainerConfig, workspace: Workspa
     )
 
 
+def noted_revision(config: TrainerConfig, workspace: Workspace) -> str | None:
+    """The revision that prepare resolved for this job; None where there is none, or the note is gone."""
+    noted = read_json(workspace.job(config.job_uid) / MODEL_FILE)
+    revision = noted.get("revision") if isinstance(noted, dict) else None
+    return str(revision) if revision is not None else None
+
+
 def job_model(config: TrainerConfig, locations: Locations) -> ModelFolder:
     """The model that prepare found for this job; no network is used if it was downloaded.
 
