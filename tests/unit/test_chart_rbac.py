@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.chart_rendering import EVERYTHING_ON, find, render
+from tests.unit.children.goldens import all_children
+from tunewright import core
 from tunewright.cluster import resources
 
 Rule = dict[str, list[str]]
@@ -44,8 +49,8 @@ USED = {
     "finetunejobs/finalizers": "update",
     "jobs": "get list watch create delete",
     "pods": "list watch delete",
-    "services": "get list watch create delete",
-    "configmaps": "get list watch create delete",
+    "services": "get list watch create",
+    "configmaps": "get list watch create",
     "nodes": "list watch",
     "persistentvolumeclaims": "get",
     "secrets": "get",
@@ -56,6 +61,29 @@ USED = {
 
 def test_it_has_the_rights_that_it_uses_and_no_other() -> None:
     assert granted() == {resource: set(verbs.split()) for resource, verbs in USED.items()}
+
+
+def calls_in_core(name: str) -> Iterator[ast.Call]:
+    """Every call of ``name`` in the decisions' source."""
+    for path in sorted(Path(core.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+                yield node
+
+
+def test_it_may_delete_what_decisions_delete_and_jobs_past_their_time_to_live() -> None:
+    # literal_eval refuses a resource that isn't spelled out where the Deletion is made.
+    deleted = {ast.literal_eval(call.args[0]) for call in calls_in_core("Deletion")}
+    assert deleted, "nothing found: this test reads the source wrongly"
+    may_delete = {resource for resource, verbs in granted().items() if "delete" in verbs}
+    assert may_delete == deleted | {"finetunejobs"}
+
+
+def test_it_may_create_what_is_made_of_children_and_no_other_object_of_a_user() -> None:
+    made = {child["kind"].lower() + "s" for child in all_children().values()}
+    requests_and_records = {"tokenreviews", "events"}
+    may_create = {resource for resource, verbs in granted().items() if "create" in verbs}
+    assert may_create == made | requests_and_records
 
 
 def test_rights_go_with_the_features_that_need_them() -> None:

@@ -15,7 +15,7 @@ class Deletion:
     """An object to delete, guarded by its uid so that a successor of the same name is never hit."""
 
     resource: str
-    """Plural, as in cluster.resources: ``jobs``, ``pods``, ``configmaps``, ``services``."""
+    """Plural, as in cluster.resources: ``jobs`` or ``pods``. Others need a right in the chart."""
     namespace: str
     name: str
     uid: str
