@@ -16,6 +16,7 @@ from tunewright.core.outcome import (
     release_stuck_pods,
     still_runs,
 )
+from tunewright.core.stages.export import export_result
 
 _LOOK_AGAIN_SECONDS = 5.0
 """While pods stop: the events that tell of it may have been missed."""
@@ -113,6 +114,9 @@ def deadline(context: Context) -> Outcome | None:
     left = seconds_to_deadline(context)
     if left is None or left > 0:
         return None
+    export = context.observed.export
+    if export is not None and export.state == "Complete" and export_result(export) is not None:
+        return None  # The export ended first: its result is taken in.
     limit = context.spec.lifecycle.active_deadline_seconds
     return outcome(
         _closed(context, "DeadlineExceeded"),

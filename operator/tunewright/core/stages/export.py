@@ -98,10 +98,14 @@ def _failed(context: Context, job: ObservedJob) -> Outcome:
     return outcome(context, Phase.FAILED, verdict.reason, message.strip(), warning=True)
 
 
+def export_result(job: ObservedJob) -> ExportResult | None:
+    """What the export Job's pod told of its success; None when no pod has."""
+    answers = (pod.end.answer for pod in job.pods if pod.end)
+    return next((answer for answer in answers if isinstance(answer, ExportResult)), None)
+
+
 def _done(context: Context, job: ObservedJob) -> Outcome:
-    result = next(
-        (pod.end.answer for pod in job.pods if pod.end and isinstance(pod.end.answer, ExportResult)), None
-    )
+    result = export_result(job)
     if result is None:
         if (wait := cpu_job.awaited(context, job, _words(context))) is not None:
             return wait

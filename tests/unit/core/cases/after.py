@@ -198,6 +198,44 @@ AFTER = [
         expect={".attempts.0.reason": "DeadlineExceeded"},
     ),
     Case(
+        "deadline over before it was seen that the export is done",
+        world_of(
+            exporting(),
+            *cpu(EXPORT, "Complete", exit_of(0, answer=make_export())),
+            spec=lifecycle(activeDeadlineSeconds=600),
+        ),
+        "Succeeded",
+        "Succeeded",
+        "read back and verified.",
+        now=at(600),
+        expect={".outputs.0.digest": "sha256:feed", ".completedAt": timestamp(at(600))},
+    ),
+    Case(
+        "deadline over while the export runs",
+        world_of(exporting(), *cpu(EXPORT, "Active", {}), spec=lifecycle(activeDeadlineSeconds=600)),
+        "Failed",
+        "DeadlineExceeded",
+        now=at(600),
+    ),
+    Case(
+        "deadline over with an export that failed",
+        world_of(
+            exporting(),
+            *cpu(EXPORT, "Failed", exit_of(70)),
+            spec=lifecycle(activeDeadlineSeconds=600),
+        ),
+        "Failed",
+        "DeadlineExceeded",
+        now=at(600),
+    ),
+    Case(
+        "deadline over with an export whose result is lost",
+        world_of(exporting(), *cpu(EXPORT, "Complete"), spec=lifecycle(activeDeadlineSeconds=600)),
+        "Failed",
+        "DeadlineExceeded",
+        now=at(600),
+    ),
+    Case(
         "deadline to come",
         world_of(
             make_status(), *gang({}, {"unschedulable": "0/2."}), spec=lifecycle(activeDeadlineSeconds=600)
