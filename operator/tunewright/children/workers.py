@@ -8,6 +8,7 @@ from typing import Any
 from tunewright.api.spec import FineTuneJobSpec, PodTemplateSpec, ResourcesSpec
 from tunewright.children.owner import Owner
 from tunewright.children.pod import PodParts, pod_template
+from tunewright.children.quantity import whole_cpus
 from tunewright.children.storage import mounts
 from tunewright.core import names
 from tunewright.core.model import Manifest
@@ -103,8 +104,7 @@ def _progress(owner: Owner, settings: OperatorSettings) -> list[dict[str, Any]]:
 
 def _threads(spec: FineTuneJobSpec, config: TrainerConfig) -> list[dict[str, Any]]:
     """OpenMP threads per rank: the pod's CPUs shared out, since spinning threads of rivals cost most."""
-    asked = (spec.compute.resources or ResourcesSpec()).cpu or "1"
-    cpus = int(asked) if asked.isdecimal() else 1
+    cpus = whole_cpus((spec.compute.resources or ResourcesSpec()).cpu or "1")
     threads = max(1, cpus // max(1, config.compute.processes_per_node))
     return [{"name": "OMP_NUM_THREADS", "value": str(threads)}]
 
