@@ -55,7 +55,6 @@ NAMESPACE = "team-a"
 NAME = "support-bot"
 JOB_UID = "11111111-2222-3333-4444-555555555555"
 SETTINGS = OperatorSettings(
-    operator_version="0.1.0",
     trainer_image="tunewright/trainer:0.1.0",
     progress_url="https://tunewright.tunewright-system.svc:8443",
     progress_ca_pem="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",

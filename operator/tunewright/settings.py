@@ -81,7 +81,6 @@ def load_settings(environ: Mapping[str, str] = os.environ, default_namespace: st
         )
     pod_ip = environ.get("POD_IP") or None
     core = OperatorSettings(
-        operator_version=__version__,
         trainer_image=environ.get("TUNEWRIGHT_TRAINER_IMAGE") or f"tunewright/trainer:{__version__}",
         image_pull_policy=read.value("TUNEWRIGHT_IMAGE_PULL_POLICY", "IfNotPresent", _one_of(PULL_POLICIES)),
         progress_url=url,

@@ -12,7 +12,6 @@ class OperatorSettings:
     tunewright.settings builds it from the environment; tests build it by hand.
     """
 
-    operator_version: str
     trainer_image: str
     """Image for new plans; a job keeps the image that was frozen in its status.plan."""
     image_pull_policy: str = "IfNotPresent"

@@ -30,7 +30,7 @@ PLAN = {
     "precision": "FP32",
     "activationCheckpointing": False,
 }
-NO_PROGRESS = OperatorSettings(operator_version="0.1.0", trainer_image=IMAGE)
+NO_PROGRESS = OperatorSettings(trainer_image=IMAGE)
 
 GPU: dict[str, Any] = {
     "compute": {

@@ -23,7 +23,7 @@ from tunewright.core.settings import OperatorSettings
 
 PREPARE, TRAIN, EXPORT = names.COMPONENT_PREPARE, names.COMPONENT_TRAIN, names.COMPONENT_EXPORT
 JUST_NOW = NOW - timedelta(seconds=1)
-NO_PROGRESS = OperatorSettings(operator_version="0.1.0", trainer_image="tunewright/trainer:0.1.0")
+NO_PROGRESS = OperatorSettings(trainer_image="tunewright/trainer:0.1.0")
 
 
 @dataclass(frozen=True)
