@@ -134,7 +134,7 @@ def test_the_same_spec_on_changed_data_is_another_result(
     rows = (job.data / "train.jsonl").read_text(encoding="utf-8").splitlines()
     job.write_rows([*rows[:-1], chat("Is it new?", "It is.")])
     again = finished.model_copy(update={"job_uid": "another", "prepared_key": None})
-    told = r"pvc://out/support-bot is taken: .* default/support-bot with the same spec, but made from other data"
+    told = r"out/support-bot is taken: .* default/support-bot with the same spec, but made from other data"
     with pytest.raises(TrainerError, match=told) as refused:
         prepare(again, job.locations)
     assert refused.value.reason is Reason.DESTINATION_OCCUPIED

@@ -218,6 +218,12 @@ def test_a_post_speaks_kubeflows_language_and_ours() -> None:
     assert status["tunewright"]["attempt"] == 2
 
 
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_an_estimate_is_no_longer_than_the_contract_allows(seconds: float) -> None:
+    post = Progress(attempt=1, remaining_seconds=seconds).post(datetime(2026, 11, 24, tzinfo=UTC))
+    assert post.trainer_status.estimated_remaining_seconds == 315_360_000
+
+
 def test_time_left_counts_from_the_steps_of_this_process() -> None:
     now = [100.0]
     remaining = Remaining(lambda: now[0])

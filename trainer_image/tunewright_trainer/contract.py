@@ -46,6 +46,15 @@ FACTS_LIMIT_BYTES = 3072
 """Facts are kept under this, so that a longer message can't cut them."""
 
 
+LARGEST_FIGURE = 2**53
+"""No integer that a pod tells is larger: JSON readers that count in doubles keep it exactly."""
+LONGEST_ESTIMATE_SECONDS = 315_360_000
+"""Ten years: no estimate is longer, so that a date can be made of it."""
+
+Figure = Annotated[int, Field(ge=0, le=LARGEST_FIGURE)]
+"""A figure from a pod. Pods run code of users, and what they tell goes into status."""
+
+
 class ExitCode(IntEnum):
     """What a trainer container's exit means to the operator.
 
@@ -115,7 +124,6 @@ class Source(_Model):
 class ModelConfig(_Model):
     source: Source
     revision: str | None = None
-    trust_remote_code: Literal[False] = False
 
 
 class DatasetSource(_Model):
@@ -243,34 +251,34 @@ class ModelFacts(_Model):
     """What the planner needs to know of a model, read from config.json and safetensors headers."""
 
     architecture: str
-    parameters: int
-    trainable_parameters: int
-    hidden_size: int
-    layers: int
-    attention_heads: int
-    key_value_heads: int
-    intermediate_size: int
-    vocabulary_size: int
-    max_position_embeddings: int
+    parameters: Figure
+    trainable_parameters: Figure
+    hidden_size: Figure
+    layers: Figure
+    attention_heads: Figure
+    key_value_heads: Figure
+    intermediate_size: Figure
+    vocabulary_size: Figure
+    max_position_embeddings: Figure
     tied_embeddings: bool
     dtype: str
     revision: str | None = None
     """Resolved commit of an hf:// source."""
-    size_bytes: int
+    size_bytes: Figure
     licence: str | None = None
 
 
 class DataFacts(_Model):
-    rows: int
-    validation_rows: int
-    tokens: int
+    rows: Figure
+    validation_rows: Figure
+    tokens: Figure
     """Tokens of all training sequences, padding not counted."""
-    loss_tokens: int
+    loss_tokens: Figure
     """Tokens that carry loss (not masked)."""
-    truncated_rows: int
-    sequences: int
+    truncated_rows: Figure
+    sequences: Figure
     """Rows the ranks will read per epoch: packed sequences, or rows if packing is off."""
-    sequence_length: int
+    sequence_length: Figure
     """Longest sequence in tokens."""
     packed: bool
     format: str
@@ -294,20 +302,20 @@ class TrainResult(_Model):
     """Answer of ``train`` from global rank 0; other ranks answer with ``rank`` and the step only."""
 
     kind: Literal["result"] = "result"
-    rank: int
-    world_size: int
-    step: int
-    total_steps: int
+    rank: Figure
+    world_size: Figure
+    step: Figure
+    total_steps: Figure
     epoch: float = 0.0
     loss: float | None = None
     eval_loss: float | None = None
-    trainable_parameters: int | None = None
-    total_parameters: int | None = None
-    tokens: int | None = None
+    trainable_parameters: Figure | None = None
+    total_parameters: Figure | None = None
+    tokens: Figure | None = None
     train_seconds: float | None = None
     tokens_per_second: float | None = None
-    peak_memory_bytes: int | None = None
-    resumed_from_step: int | None = None
+    peak_memory_bytes: Figure | None = None
+    resumed_from_step: Figure | None = None
     adapter: str | None = None
     """URI of the finished adapter in the workspace."""
 
@@ -317,7 +325,7 @@ class OutputFacts(_Model):
     format: str
     digest: str
     """``sha256:…`` over the manifest of files."""
-    size_bytes: int
+    size_bytes: Figure
     uri: str
 
 
@@ -339,9 +347,9 @@ class Failure(_Model):
     """One sentence for a person: what happened, to which object, the figure that shows it."""
     advice: str | None = None
     """What to do about it."""
-    rank: int | None = None
-    step: int | None = None
-    last_checkpoint_step: int | None = None
+    rank: Figure | None = None
+    step: Figure | None = None
+    last_checkpoint_step: Figure | None = None
     error: str | None = None
     """Last line of the underlying error."""
 
@@ -363,25 +371,27 @@ class TunewrightProgress(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    step: int | None = None
-    total_steps: int | None = None
+    step: Figure | None = None
+    total_steps: Figure | None = None
     epoch: float | None = None
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
-    last_checkpoint_step: int | None = None
-    resumed_from_step: int | None = None
-    peak_memory_bytes: int | None = None
-    attempt: int | None = None
+    last_checkpoint_step: Figure | None = None
+    resumed_from_step: Figure | None = None
+    peak_memory_bytes: Figure | None = None
+    attempt: Figure | None = None
 
 
 class TrainerStatus(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     progress_percentage: int | None = Field(default=None, ge=0, le=100, alias="progressPercentage")
-    estimated_remaining_seconds: int | None = Field(default=None, ge=0, alias="estimatedRemainingSeconds")
+    estimated_remaining_seconds: int | None = Field(
+        default=None, ge=0, le=LONGEST_ESTIMATE_SECONDS, alias="estimatedRemainingSeconds"
+    )
     metrics: list[ProgressMetric] = Field(default=[], max_length=256)
     last_updated_time: str | None = Field(default=None, alias="lastUpdatedTime")
     tunewright: TunewrightProgress | None = None

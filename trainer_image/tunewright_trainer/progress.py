@@ -22,6 +22,7 @@ from tunewright_trainer.contract import (
     ENV_PROGRESS_CA,
     ENV_PROGRESS_TOKEN,
     ENV_PROGRESS_URL,
+    LONGEST_ESTIMATE_SECONDS,
     ProgressMetric,
     ProgressPost,
     TrainerStatus,
@@ -62,7 +63,9 @@ class Progress:
             trainer_status=TrainerStatus(
                 progress_percentage=min(100, 100 * self.step // self.total_steps) if self.total_steps else 0,
                 estimated_remaining_seconds=(
-                    None if self.remaining_seconds is None else max(0, round(self.remaining_seconds))
+                    None
+                    if self.remaining_seconds is None
+                    else round(min(LONGEST_ESTIMATE_SECONDS, max(0, self.remaining_seconds)))
                 ),
                 metrics=[
                     ProgressMetric(name=name, value=f"{value:.6g}")

@@ -161,16 +161,11 @@ def _from_failure(pod: ObservedPod, failure: Failure, blame: Blame) -> Verdict:
         blame,
         message.rstrip(".") + "." + error,
         failure.advice or ADVICE.get(failure.reason, ""),
-        _natural(failure.rank),
-        _natural(failure.step),
-        _natural(failure.last_checkpoint_step),
+        failure.rank,
+        failure.step,
+        failure.last_checkpoint_step,
         hearsay=pod.end is not None and pod.end.exit_code in _VICTIMS,
     )
-
-
-def _natural(number: int | None) -> int | None:
-    """``number`` unless it is one that no status may hold."""
-    return number if number is not None and number >= 0 else None
 
 
 def _judge_job(job: ObservedJob) -> Verdict:

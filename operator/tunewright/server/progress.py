@@ -169,11 +169,11 @@ class ProgressServer:
         if identity.namespace != namespace or not self._is_current_worker(namespace, name, identity.pod_uid):
             return 403, f"pod {identity.pod_uid} is no running worker of {namespace}/{name}'s current attempt"
         try:
-            post = ProgressPost.model_validate_json(await request.read())
+            post = _with_our_fields(ProgressPost.model_validate_json(await request.read()))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             return 422, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
-        self._on_progress(namespace, name, identity.pod_uid, _with_our_fields(post))
+        self._on_progress(namespace, name, identity.pod_uid, post)
         return 200, "accepted"
 
 
@@ -184,7 +184,10 @@ def _token(request: web.Request) -> str:
 
 
 def _with_our_fields(post: ProgressPost) -> ProgressPost:
-    """The post with our own part filled from Kubeflow's metrics where a stock client sent none."""
+    """The post with our own part filled from Kubeflow's metrics where a stock client sent none.
+
+    Raises ValidationError for figures that our part may not hold.
+    """
     status = post.trainer_status
     if status.tunewright is not None:
         return post

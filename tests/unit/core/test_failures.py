@@ -66,11 +66,6 @@ def test_exit_code_with_a_message_keeps_its_blame(code: ExitCode) -> None:
     )
 
 
-def test_figures_that_no_status_may_hold_are_dropped() -> None:
-    found = told({"exit_code": 70, "answer": make_failure(rank=-1, step=-5, last_checkpoint_step=-9)})
-    assert (found.rank, found.step, found.last_checkpoint_step) == (None, None, None)
-
-
 def code(exit_code: int, **rest: Any) -> dict[str, Any]:
     return {"exit_code": exit_code, **rest}
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from tests.answers import make_export, make_failure, make_result
 from tests.builders import NOW, at, make_batch_job, make_facts, make_job, make_node, make_pod, make_world
 from tunewright.core import names
 from tunewright.core.model import Manifest
@@ -64,6 +68,40 @@ def test_a_message_that_is_no_answer_is_text(message: str) -> None:
     assert end is not None
     assert end.answer is None
     assert end.text == message.strip()
+
+
+ANSWERS = [make_facts(), make_result(), make_export(), make_failure()]
+
+
+@pytest.mark.parametrize("figure", [-1, 2**53 + 1, 10**300], ids=["negative", "too large", "huge"])
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.kind)
+def test_a_figure_that_no_status_may_hold_makes_it_no_answer(answer: BaseModel, figure: int) -> None:
+    """Pods run code of users: every integer of every answer is bounded, and zero is in order."""
+    plain = answer.model_dump(mode="json")
+    places = list(integers(plain)) + [
+        (name,) for name, field in type(answer).model_fields.items() if "int" in str(field.annotation)
+    ]
+    assert places
+    for place in places:
+        for told, taken in ((figure, False), (0, True)):
+            document = json.loads(json.dumps(plain))
+            holder = document
+            for step in place[:-1]:
+                holder = holder[step]
+            holder[place[-1]] = told
+            pod = make_pod(job := make_batch_job(), exit_code=1, answer=json.dumps(document))
+            end = seen(job, pod).workers[1].pods[0].end
+            assert end is not None
+            assert (end.answer is not None) is taken, (place, told)
+
+
+def integers(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Places of all integers below a JSON value."""
+    if isinstance(value, (dict, list)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from integers(part, (*place, key))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield place
 
 
 def test_a_long_message_keeps_its_end() -> None:

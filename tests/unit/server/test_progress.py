@@ -20,6 +20,15 @@ AUDIENCE = names.progress_audience("ns", "tune")
 PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/ns/trainjobs/tune/status"
 POST = {"trainerStatus": {"progressPercentage": 40, "tunewright": {"step": 4, "loss": 2.5}}}
 
+INTEGERS = (
+    "step",
+    "total_steps",
+    "last_checkpoint_step",
+    "resumed_from_step",
+    "peak_memory_bytes",
+    "attempt",
+)
+
 
 def review(**status: Any) -> dict[str, Any]:
     """What TokenReview answers for a good token, but for what is given."""
@@ -163,6 +172,28 @@ def test_without_a_token_nobody_is_asked(token: str | None) -> None:
         pytest.param(
             {"trainerStatus": {"metrics": [{"name": "x", "value": "y"}] * 257}}, 422, "metrics", id="too many"
         ),
+        pytest.param(
+            {"trainerStatus": {"estimatedRemainingSeconds": 315_360_001}},
+            422,
+            "Remaining",
+            id="after ten years",
+        ),
+        *(
+            pytest.param(
+                {"trainerStatus": {"tunewright": {name: figure}}}, 422, name, id=f"{name} {figure:.0e}"
+            )
+            for name in INTEGERS
+            for figure in (-1, 2**53 + 1, 10**300)
+        ),
+        *(
+            pytest.param(
+                {"trainerStatus": {"metrics": [{"name": "current_step", "value": value}]}},
+                422,
+                "step",
+                id=f"a stock trainer's step {value}",
+            )
+            for value in ("-1", "1e300")
+        ),
     ],
 )
 def test_a_bad_body_is_refused_in_words(body: Any, code: int, words: str) -> None:
@@ -171,6 +202,15 @@ def test_a_bad_body_is_refused_in_words(body: Any, code: int, words: str) -> Non
         assert status == code
         assert words in message
         assert not desk.taken
+
+    at_desk(scenario)
+
+
+def test_the_largest_figures_are_heard() -> None:
+    async def scenario(desk: Desk) -> None:
+        ours = dict.fromkeys(INTEGERS, 2**53)
+        body = {"trainerStatus": {"estimatedRemainingSeconds": 315_360_000, "tunewright": ours}}
+        assert (await desk.post(body))[0] == 200
 
     at_desk(scenario)
 
