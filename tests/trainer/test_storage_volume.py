@@ -98,6 +98,26 @@ def test_no_way_leads_out_of_a_volume(job: JobFolder, uri: str, told: str) -> No
     assert told in failed.value.message
 
 
+@pytest.mark.parametrize("kind", ["data", "model"])
+def test_a_link_in_a_folder_leads_to_no_secret(job: JobFolder, kind: str) -> None:
+    """Secrets are mounted into the pod that reads the folder."""
+    (job.root / "secret" / "token").write_text("{}")
+    name = "c.jsonl" if kind == "data" else "chat_template.jinja"
+    link = job.data / "sets" / name
+    link.symlink_to(job.root / "secret" / "token")
+    folder = store(job, "pvc://data/sets")
+    told = rf"pvc://data/sets/{name} leaves its volume through a symbolic link"
+    with pytest.raises(TrainerError, match=told) as failed:
+        folder.data_files() if kind == "data" else folder.model(None, weights=True)
+    assert failed.value.reason is Reason.CONFIG_INVALID
+    link.unlink()
+    link.symlink_to("a.jsonl")
+    if kind == "data":
+        assert f"pvc://data/sets/{name}" in [file.uri for file in folder.data_files()]
+    else:
+        assert folder.model(None, weights=True).path == job.data / "sets"
+
+
 def test_local_files_where_they_are_allowed(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text("{}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunewright_trainer.contract import Reason
@@ -34,6 +35,8 @@ class VolumeStore:
                 f"Model folder {self._uri} does not exist{self._neighbours(path)}.",
                 "Set model.source to a folder with config.json, tokenizer.json and safetensors weights.",
             )
+        for entry in path.iterdir():
+            self._locations.path(f"{self._uri}/{entry.name}")  # refuses links that lead out of the volume
         return ModelFolder(path=path, uri=self._uri, name=self._uri)
 
     def data_files(self) -> list[DataFile]:
@@ -46,7 +49,7 @@ class VolumeStore:
         if base.is_dir():
             found = [path for path in base.iterdir() if path.is_file() and path.name.endswith(DATA_SUFFIXES)]
             if found:
-                return [DataFile(path, f"{self._uri}/{path.name}") for path in sorted(found)]
+                return self._inside_volume(self._uri, base, sorted(found))
             raise TrainerError(
                 Reason.DATA_NOT_FOUND,
                 f"{self._uri} holds no data file ({', '.join(DATA_SUFFIXES)}).",
@@ -60,17 +63,22 @@ class VolumeStore:
 
     def _matches(self, fixed: str, base: Path, pattern: str) -> list[DataFile]:
         found = sorted(path for path in base.glob(pattern) if path.is_file())
-        files = []
-        for path in found:
-            uri = f"{fixed.rstrip('/')}/{path.relative_to(base)}"
-            self._locations.path(uri)  # refuses a match that leaves the volume through a link
-            files.append(DataFile(path, uri))
-        if not files:
+        if not found:
             raise TrainerError(
                 Reason.DATA_NOT_FOUND,
                 f"{self._uri} matches no file{self._neighbours(base / pattern)}.",
                 "Correct the pattern in dataset.train or dataset.validation.",
             )
+        return self._inside_volume(fixed, base, found)
+
+    def _inside_volume(self, uri: str, base: Path, paths: Sequence[Path]) -> list[DataFile]:
+        """``paths`` below ``base`` as data files.
+
+        Raises ConfigInvalid if one leaves the volume through a link: secrets are mounted into the same pod.
+        """
+        files = [DataFile(path, f"{uri.rstrip('/')}/{path.relative_to(base)}") for path in paths]
+        for file in files:
+            self._locations.path(file.uri)
         return files
 
     def _neighbours(self, path: Path) -> str:
