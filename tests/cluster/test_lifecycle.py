@@ -179,8 +179,8 @@ def test_a_job_with_another_spec_leaves_that_output_alone(finished: Tuning) -> N
 
 
 @pytest.mark.slow
-def test_the_same_job_made_again_adopts_its_output_without_training(finished: Tuning) -> None:
-    """Rule 4 of the API, the other half; today the second job still makes its steps."""
+def test_the_same_job_made_again_keeps_the_output_that_is_there(finished: Tuning) -> None:
+    """Rule 4 of the API, the other half. The second job trains, and then adopts what the first one wrote."""
     digest = finished.status("tune")["outputs"][0]["digest"]
     finished.delete("tune")
     assert (finished.folder / "out" / "tune" / "tunewright.json").is_file(), "deleting a job keeps its output"

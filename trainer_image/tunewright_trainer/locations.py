@@ -146,7 +146,7 @@ class Workspace:
         return self.root / "prepared" / key
 
     def job(self, uid: str) -> Path:
-        """All that belongs to one job alone and goes with it."""
+        """All that belongs to one job alone. It stays when the job is deleted: see docs/limits.md."""
         return self.root / "jobs" / uid
 
     def checkpoints(self, uid: str) -> Path:

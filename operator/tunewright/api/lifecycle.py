@@ -15,7 +15,8 @@ class WorkspaceSpec(SpecModel):
     """Where checkpoints, prepared data and the adapter before its export are kept."""
 
     source: FolderUri
-    """pvc://claim or pvc://claim/folder, mounted by every pod of the job."""
+    """pvc://claim or pvc://claim/folder, mounted by every pod of the job. Whoever can write there can run
+    code in the trainer, because checkpoints are loaded from it: share it only with those who may."""
 
 
 class CheckpointSpec(SpecModel):

@@ -223,7 +223,7 @@ class OutputStatus(StatusModel):
     uri: Uri
     """Where it is."""
     adopted: bool | None = None
-    """True when the same job's result stood there already and no training was needed."""
+    """True when the same job's result stood there already and was kept."""
 
 
 class RestartsStatus(StatusModel):
