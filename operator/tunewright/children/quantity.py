@@ -21,6 +21,6 @@ def whole_cpus(quantity: str) -> int:
     if found is None or not (suffix in _DECIMAL or suffix in _BINARY):
         raise ValueError(f"{quantity!r} is no quantity; write one such as 16, 7.5 or 500m")
     power = Decimal(found["exponent"] or _DECIMAL.get(suffix, 0))
-    exponent = int(max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, power)))
+    exponent = int(max(Decimal(-_LARGEST_EXPONENT), min(Decimal(_LARGEST_EXPONENT), power)))
     amount = Decimal(found["number"]).scaleb(exponent) * 2 ** _BINARY.get(suffix, 0)
     return int(min(amount, Decimal(2**63 - 1)).to_integral_value(ROUND_FLOOR))
