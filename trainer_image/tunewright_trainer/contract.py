@@ -20,7 +20,6 @@ CONTRACT_VERSION = 1
 # ---------------------------------------------------------------------------------------------------
 # Environment variables and files. Values that are paths are rewritten where pods run as processes, so
 # paths travel by environment only and never inside TrainerConfig.
-# ---------------------------------------------------------------------------------------------------
 ENV_CONFIG = "TUNEWRIGHT_CONFIG"
 """Path of the TrainerConfig JSON file."""
 ENV_MOUNTS = "TUNEWRIGHT_MOUNTS"
@@ -45,14 +44,11 @@ TERMINATION_MESSAGE_LIMIT_BYTES = 4096
 FACTS_LIMIT_BYTES = 3072
 """Facts are kept under this, so that a longer message can't cut them."""
 
-
-LARGEST_FIGURE = 2**53
-"""No integer that a pod tells is larger: JSON readers that count in doubles keep it exactly."""
 LONGEST_ESTIMATE_SECONDS = 315_360_000
 """Ten years: no estimate is longer, so that a date can be made of it."""
 
-Figure = Annotated[int, Field(ge=0, le=LARGEST_FIGURE)]
-"""A figure from a pod. Pods run code of users, and what they tell goes into status."""
+Figure = Annotated[int, Field(ge=0, le=2**53)]
+"""A figure from a pod, which runs code of users. Up to 2^53, readers that count in doubles keep it exactly."""
 
 
 class ExitCode(IntEnum):
@@ -111,7 +107,6 @@ class _Model(BaseModel):
 
 # ---------------------------------------------------------------------------------------------------
 # TrainerConfig: what to do. snake_case throughout; the operator translates from the camelCase spec.
-# ---------------------------------------------------------------------------------------------------
 class Source(_Model):
     """A place to read from: ``hf://org/name[@revision][/path]``, ``pvc://claim/path``, ``https://…``,
     ``configmap://name/key`` (a configMapRef of the spec) or ``file:///…`` (local runs only)."""
@@ -246,7 +241,6 @@ class TrainerConfig(_Model):
 
 # ---------------------------------------------------------------------------------------------------
 # Answers: one JSON document in the termination message. ``kind`` tells them apart.
-# ---------------------------------------------------------------------------------------------------
 class ModelFacts(_Model):
     """What the planner needs to know of a model, read from config.json and safetensors headers."""
 
@@ -360,7 +354,6 @@ ANSWER: TypeAdapter[Facts | TrainResult | ExportResult | Failure] = TypeAdapter(
 
 # ---------------------------------------------------------------------------------------------------
 # Progress: Kubeflow's fields (KEP-2779) plus ours, posted by rank 0.
-# ---------------------------------------------------------------------------------------------------
 class ProgressMetric(BaseModel):
     name: str = Field(max_length=64)
     value: str = Field(max_length=64)
