@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from tunewright.cluster.children import is_controlled_by
 from tunewright.cluster.client import Client
 from tunewright.cluster.errors import AlreadyExists, Conflict, NotFound
 from tunewright.cluster.events import EventRecorder
@@ -90,7 +91,7 @@ class Applier:
                 child = self._note(JOBS, await self._client.get(JOBS, metadata["namespace"], name))
             except NotFound:
                 continue
-            if _owned_by(child, metadata["uid"]) and not _is_over(child):
+            if is_controlled_by(child, metadata["uid"]) and not _is_over(child):
                 raise Conflict(409, "JobRuns", f"Job {metadata['namespace']}/{name} still runs")
 
     async def _add_finalizer(self, job: Manifest) -> Manifest:
@@ -139,7 +140,7 @@ class Applier:
             raise Conflict(
                 409, "ChildTerminating", message, {"kind": resource.kind, "name": metadata["name"]}
             )
-        if not _owned_by(stored, job["metadata"]["uid"]):
+        if not is_controlled_by(stored, job["metadata"]["uid"]):
             raise NameTaken(resource.kind, metadata["namespace"], metadata["name"], job["metadata"]["name"])
         self._note(resource, stored)
 
@@ -199,11 +200,6 @@ def _is_over(job: Manifest) -> bool:
     """Whether a batch Job is Complete or Failed: every pod of it has stopped."""
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(c.get("type") in ("Complete", "Failed") and c.get("status") == "True" for c in conditions)
-
-
-def _owned_by(manifest: Manifest, uid: str) -> bool:
-    owners = manifest["metadata"].get("ownerReferences") or []
-    return any(owner.get("uid") == uid for owner in owners)
 
 
 def _owned_by_predecessor(manifest: Manifest, job: Manifest) -> bool:

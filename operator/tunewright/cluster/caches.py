@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from tunewright.cluster import strip
+from tunewright.cluster import children, strip
 from tunewright.cluster.client import Client
 from tunewright.cluster.informer import Informer
 from tunewright.cluster.resources import CONFIGMAPS, FINETUNEJOBS, JOBS, NODES, PODS, SERVICES, Resource
+from tunewright.cluster.store import Indexer, OnChange
 from tunewright.core import names
 from tunewright.core.model import Manifest
 
@@ -33,7 +34,6 @@ class Caches:
     ) -> None:
         self._enqueue = enqueue
         self._on_job_gone = on_job_gone
-        children = names.LABEL_JOB_UID
         self.jobs = Informer(
             client,
             FINETUNEJOBS,
@@ -47,19 +47,19 @@ class Caches:
             client,
             JOBS,
             namespace=namespace,
-            label_selector=children,
+            label_selector=names.LABEL_JOB_UID,
             strip=strip.job,
-            indexers={"job": _job_uid},
-            on_change=self._child_changed,
+            indexers={"job": children.by_controller},
+            on_change=self._child_changed(children.by_controller),
         )
         self.pods = Informer(
             client,
             PODS,
             namespace=namespace,
-            label_selector=children,
+            label_selector=names.LABEL_JOB_UID,
             strip=strip.pod,
-            indexers={"job": _job_uid, "uid": _uid, "node": _node_name},
-            on_change=self._child_changed,
+            indexers={"job": children.by_label, "uid": _uid, "node": _node_name},
+            on_change=self._child_changed(children.by_label),
         )
         self.services = self._metadata_informer(client, SERVICES, namespace)
         self.config_maps = self._metadata_informer(client, CONFIGMAPS, namespace)
@@ -104,8 +104,8 @@ class Caches:
             label_selector=names.LABEL_JOB_UID,
             metadata_only=True,
             strip=strip.metadata,
-            indexers={"job": _job_uid},
-            on_change=self._child_changed,
+            indexers={"job": children.by_controller},
+            on_change=self._child_changed(children.by_controller),
         )
 
     def _job_changed(self, old: Manifest | None, new: Manifest | None) -> None:
@@ -115,11 +115,15 @@ class Caches:
         if job is not None:
             self._enqueue((job["metadata"]["namespace"], job["metadata"]["name"]))
 
-    def _child_changed(self, old: Manifest | None, new: Manifest | None) -> None:
-        if old is not None and new is not None and strip.unchanged(old, new):
-            return
-        uids = {uid for manifest in (old, new) if manifest is not None for uid in _job_uid(manifest)}
-        self._enqueue_uids(uids)
+    def _child_changed(self, keys_of: Indexer) -> OnChange:
+        def changed(old: Manifest | None, new: Manifest | None) -> None:
+            if old is not None and new is not None and strip.unchanged(old, new):
+                return
+            self._enqueue_keys(
+                {key for manifest in (old, new) if manifest is not None for key in keys_of(manifest)}
+            )
+
+        return changed
 
     def _node_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if old is not None and new is not None and strip.unchanged(old, new):
@@ -127,23 +131,19 @@ class Caches:
         node = new or old
         if node is not None:
             pods = self.pods.store.by_index("node", node["metadata"]["name"])
-            self._enqueue_uids({uid for pod in pods for uid in _job_uid(pod)})
+            self._enqueue_keys({key for pod in pods for key in children.by_label(pod)})
 
-    def _enqueue_uids(self, uids: Iterable[str]) -> None:
-        for uid in uids:
-            self._job_changed(None, self.job_of(uid))
+    def _enqueue_keys(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            job = self.job_of(children.uid_in(key))
+            if job is not None and key == children.job_key(
+                job["metadata"]["namespace"], job["metadata"]["uid"]
+            ):
+                self._job_changed(None, job)
 
 
 def _uid(manifest: Manifest) -> Iterable[str]:
     return (manifest["metadata"]["uid"],)
-
-
-def _job_uid(manifest: Manifest) -> Iterable[str]:
-    """By owner where the owner is the FineTuneJob itself, else by label: a Pod's owner is a batch Job."""
-    metadata = manifest["metadata"]
-    owners = {o["uid"] for o in metadata.get("ownerReferences") or () if o.get("kind") == names.KIND}
-    label = (metadata.get("labels") or {}).get(names.LABEL_JOB_UID)
-    return owners or ({label} if label else ())
 
 
 def _node_name(manifest: Manifest) -> Iterable[str]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tunewright.api.spec import parse_spec
 from tunewright.cluster.apply import Applier
 from tunewright.cluster.caches import Caches
+from tunewright.cluster.children import by_label, is_pod_of, job_key
 from tunewright.cluster.client import Client
 from tunewright.cluster.events import EventRecorder
 from tunewright.cluster.reference_check import ReferenceCheck
@@ -60,13 +61,14 @@ class ClusterView:
         """Everything known about ``job``. Raises ApiError if references can't be looked up."""
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         caches = self._caches
-        child_jobs = caches.child_jobs.store.by_index("job", uid)
+        key = job_key(namespace, uid)
+        child_jobs = caches.child_jobs.store.by_index("job", key)
         return World(
             job=job,
             jobs=tuple(child_jobs),
-            pods=tuple(await self._pods(namespace, uid, child_jobs)),
-            config_maps=tuple(_names(caches.config_maps.store.by_index("job", uid))),
-            services=tuple(_names(caches.services.store.by_index("job", uid))),
+            pods=tuple(await self._pods(job, child_jobs)),
+            config_maps=tuple(_names(caches.config_maps.store.by_index("job", key))),
+            services=tuple(_names(caches.services.store.by_index("job", key))),
             nodes={node["metadata"]["name"]: node for node in caches.nodes.store},
             references=await self._references.check(namespace, _awaited(job, child_jobs)),
             progress=self._progress.report(uid),
@@ -85,26 +87,27 @@ class ClusterView:
         report progress: a token outlives its pod."""
         job = self.job(namespace, name)
         pod = next(iter(self._caches.pods.store.by_index("uid", pod_uid)), None)
-        if job is None or pod is None or pod["metadata"]["namespace"] != namespace:
+        if job is None or pod is None:
             return False
-        labels = pod["metadata"].get("labels") or {}
-        if labels.get(names.LABEL_JOB_UID) != job["metadata"]["uid"]:
+        key = job_key(namespace, job["metadata"]["uid"])
+        workers = self._caches.child_jobs.store.by_index("job", key)
+        if key not in by_label(pod) or not is_pod_of(pod, name, _uids(workers)):
             return False
+        labels = pod["metadata"]["labels"]
         if labels.get(names.LABEL_COMPONENT) != names.COMPONENT_TRAIN:
             return False
         ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-        workers = self._caches.child_jobs.store.by_index("job", job["metadata"]["uid"])
         return not ended and _attempt(pod) == max(map(_attempt, workers), default=_attempt(pod))
 
-    async def _pods(self, namespace: str, uid: str, child_jobs: list[Manifest]) -> list[Manifest]:
+    async def _pods(self, job: Manifest, child_jobs: list[Manifest]) -> list[Manifest]:
         """The job's pods, read once from the API server where the cache may lag behind the Job's.
 
         Two watches have no common order: a Job can be seen to have finished before its pods' last words
         are seen, and a decision without them would be wrong for good.
         """
-        store = self._caches.pods.store
-        pods = store.by_index("job", uid)
-        unheard = [job["metadata"]["uid"] for job in child_jobs if _finished(job) and not _ended(job, pods)]
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+        pods = self._cached_pods(job, child_jobs)
+        unheard = _uids([child for child in child_jobs if _finished(child) and not _ended(child, pods)])
         if all(job_uid in self._pods_read for job_uid in unheard):
             return pods
         selector = f"{names.LABEL_JOB_UID}={uid}"
@@ -112,7 +115,12 @@ class ClusterView:
             self._caches.seen(PODS, pod)
         for job_uid in unheard:
             _remember(self._pods_read, job_uid, True)
-        return store.by_index("job", uid)
+        return self._cached_pods(job, child_jobs)
+
+    def _cached_pods(self, job: Manifest, child_jobs: list[Manifest]) -> list[Manifest]:
+        metadata, children = job["metadata"], _uids(child_jobs)
+        pods = self._caches.pods.store.by_index("job", job_key(metadata["namespace"], metadata["uid"]))
+        return [pod for pod in pods if is_pod_of(pod, metadata["name"], children)]
 
     def _seconds_since_status_write(self, uid: str) -> float | None:
         written = self._status_written.get(uid)
@@ -138,6 +146,10 @@ def _ended(job: Manifest, pods: list[Manifest]) -> bool:
     own = [pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or ())]
     phases = [(pod.get("status") or {}).get("phase") for pod in own]
     return bool(phases) and all(phase in ("Succeeded", "Failed") for phase in phases)
+
+
+def _uids(manifests: list[Manifest]) -> list[str]:
+    return [manifest["metadata"]["uid"] for manifest in manifests]
 
 
 def _names(manifests: list[Manifest]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 GROUP = "tunewright.dev"
 VERSION = "v1alpha1"
@@ -55,6 +56,12 @@ def worker_service(job: str) -> str:
 def export_job(job: str) -> str:
     """Name of the export Job."""
     return f"{job}-export"
+
+
+def is_batch_job(job: str, name: str) -> bool:
+    """Whether ``name`` is one that a batch Job of ``job`` may bear."""
+    attempt = re.fullmatch(re.escape(job) + r"-a([1-9][0-9]*)", name)
+    return name in (prepare_job(job), export_job(job)) or attempt is not None
 
 
 def prepare_config(job: str) -> str:

@@ -59,7 +59,12 @@ def _manifest(kind: str, name: str, **metadata: Any) -> dict[str, Any]:
 
 
 def _child(b: Bench, kind: str, name: str, uid: str = "", owner: str = "tune") -> dict[str, Any]:
-    reference = {"kind": names.KIND, "name": owner, "uid": uid or b.job["metadata"]["uid"]}
+    reference = {
+        "kind": names.KIND,
+        "name": owner,
+        "uid": uid or b.job["metadata"]["uid"],
+        "controller": True,
+    }
     return _manifest(kind, name, ownerReferences=[reference])
 
 
@@ -153,7 +158,9 @@ def test_a_create_whose_answer_was_lost_is_success() -> None:
 
 def test_a_foreign_object_of_that_name_is_left_alone_and_named() -> None:
     async def scenario(b: Bench) -> None:
-        foreign = await b.server.put("jobs", _manifest("Job", "new"))
+        # Owned, but controlled by somebody else: no cache would show it as a child.
+        owner = {"kind": names.KIND, "name": "tune", "uid": b.job["metadata"]["uid"]}
+        foreign = await b.server.put("jobs", _manifest("Job", "new", ownerReferences=[owner]))
         with pytest.raises(NameTaken, match="Job ns/new exists and does not belong to this job"):
             await b.applier.execute(b.job, Plan(create=(_child(b, "Job", "new"),), status={"phase": "x"}))
         assert b.server.objects[("jobs", "ns", "new")] == foreign

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from tests.unit.cluster.api_server import ApiServer, Fault, client_of, serving, until
 from tunewright.cluster.caches import Caches
 from tunewright.cluster.events import EventRecorder
@@ -46,7 +48,13 @@ class Scene:
         labels = {names.LABEL_JOB_UID: uid, names.LABEL_COMPONENT: names.COMPONENT_TRAIN}
         if attempt:
             labels[names.LABEL_ATTEMPT] = str(attempt)
-        reference = {"kind": "Job", "uid": owner} if owner else {"kind": names.KIND, "uid": uid}
+        reference: dict[str, Any] = {"kind": names.KIND, "name": "tune", "uid": uid, "controller": True}
+        if kind == "Pod":
+            reference |= {
+                "kind": "Job",
+                "name": f"tune-a{attempt or 1}",
+                "uid": owner or "of a Job that is gone",
+            }
         metadata = {"namespace": "ns", "name": name, "labels": labels, "ownerReferences": [reference]}
         return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **parts}
 
@@ -103,6 +111,78 @@ def test_children_are_found_by_owner_and_changes_ask_for_a_reconcile() -> None:
         assert [pod["metadata"]["name"] for pod in world.pods] == ["tune-a1-0"]
         assert (world.config_maps, world.services) == (("tune-a1",), ("tune-workers",))
         assert s.enqueued == [("ns", "tune")] * 5
+
+    on(scenario)
+
+
+FOREIGN_CHILDREN = [
+    pytest.param("Job", {"namespace": "other"}, id="Job of another namespace"),
+    pytest.param("Job", {"ownerReferences": []}, id="Job with the label alone"),
+    pytest.param("Job", {"controller": False}, id="Job that has another controller"),
+    pytest.param("Job", {"kind": "Workflow"}, id="Job of another kind of owner"),
+    pytest.param("Service", {"ownerReferences": []}, id="Service with the label alone"),
+    pytest.param("Service", {"namespace": "other"}, id="Service of another namespace"),
+    pytest.param("ConfigMap", {"ownerReferences": []}, id="ConfigMap with the label alone"),
+    pytest.param("Pod", {"namespace": "other"}, id="Pod of another namespace"),
+    pytest.param("Pod", {"namespace": "other", "ownerReferences": []}, id="bare Pod of another namespace"),
+    pytest.param("Pod", {"name": "neighbour-a1"}, id="Pod of another Job"),
+    pytest.param("Pod", {"kind": "ReplicaSet"}, id="Pod of another kind of owner"),
+    pytest.param("Pod", {"kind": names.KIND}, id="Pod that claims to be a Job"),
+]
+
+
+@pytest.mark.parametrize(("kind", "difference"), FOREIGN_CHILDREN)
+def test_a_label_makes_nothing_a_child(kind: str, difference: dict[str, Any]) -> None:
+    """A forged child could end a job with a result of its own, or hold up its deletion for ever."""
+
+    async def scenario(s: Scene) -> None:
+        foreign = s.child(kind, "foreign", 1)
+        whole = {
+            key: value for key, value in difference.items() if key in foreign["metadata"] and key != "name"
+        }
+        foreign["metadata"] |= whole
+        for reference in foreign["metadata"]["ownerReferences"]:
+            reference.update({key: value for key, value in difference.items() if key not in whole})
+        namespace, plural = foreign["metadata"]["namespace"], kind.lower() + "s"
+        s.enqueued.clear()
+        stored = await s.server.put(plural, foreign)
+        await s.cached(plural, "foreign", namespace)
+        world = await s.view.world(s.job)
+        assert (world.jobs, world.pods, world.services, world.config_maps) == ((), (), (), ())
+        assert not s.view.is_current_worker(namespace, "tune", stored["metadata"]["uid"])
+        if kind != "Pod" or namespace == "other":
+            assert s.enqueued == []
+
+    on(scenario)
+
+
+@pytest.mark.parametrize("owners", ["the Job that is there", "a Job of ours that is gone", "nobody"])
+def test_pods_of_the_job_s_own_jobs_are_children_even_when_these_are_gone(owners: str) -> None:
+    async def scenario(s: Scene) -> None:
+        worker = await s.server.put("jobs", s.child("Job", "tune-a1", 1))
+        await s.cached("jobs", "tune-a1")
+        there = owners == "the Job that is there"
+        pod = s.child("Pod", "p", 1 if there else 7, worker["metadata"]["uid"] if there else "")
+        if owners == "nobody":  # its Job was deleted with --cascade=orphan
+            pod["metadata"]["ownerReferences"] = []
+        await s.server.put("pods", pod)
+        await s.cached("pods", "p")
+        assert [pod["metadata"]["name"] for pod in (await s.view.world(s.job)).pods] == ["p"]
+
+    on(scenario)
+
+
+def test_pods_that_are_read_past_the_cache_are_sorted_by_owner_too() -> None:
+    async def scenario(s: Scene) -> None:
+        done = {"conditions": [{"type": "Complete", "status": "True"}]}
+        worker = await s.server.put("jobs", s.child("Job", "tune-a1", 1, status=done))
+        await s.cached("jobs", "tune-a1")
+        foreign = s.child("Pod", "foreign", 1, status={"phase": "Succeeded"})
+        foreign["metadata"]["ownerReferences"][0]["name"] = "neighbour"
+        await s.server.put("pods", foreign)
+        await s.server.put("pods", s.child("Pod", "p", 1, worker["metadata"]["uid"]))
+        assert [pod["metadata"]["name"] for pod in (await s.view.world(s.job)).pods] == ["p"]
+        assert s.server.count("GET", "/namespaces/ns/pods?") == 1
 
     on(scenario)
 

@@ -51,3 +51,17 @@ def test_rendezvous_ports_are_unprivileged_and_move_with_the_attempt() -> None:
 
 def test_the_audience_names_one_job() -> None:
     assert names.progress_audience("ns", "a").endswith("/namespaces/ns/trainjobs/a/status")
+
+
+@pytest.mark.parametrize("name", ["tune-prepare", "tune-export", "tune-a1", "tune-a12"])
+def test_names_of_a_job_s_batch_jobs(name: str) -> None:
+    assert names.is_batch_job("tune", name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "tune", "tune-a0", "tune-a", "tune-a1x", "tune-a1-0", "tuner-a1", "a-tune-a1", "tune-workers"],
+)
+def test_other_names_are_of_none_of_its_batch_jobs(name: str) -> None:
+    assert not names.is_batch_job("tune", name)
+    assert not names.is_batch_job("t.ne", "tune-a1")
