@@ -48,7 +48,7 @@ LONGEST_ESTIMATE_SECONDS = 315_360_000
 """Ten years: no estimate is longer, so that a date can be made of it."""
 
 Figure = Annotated[int, Field(ge=0, le=2**53)]
-"""A figure from a pod, which runs code of users. Up to 2^53, readers that count in doubles keep it exactly."""
+"""A figure from a pod, which runs code of users. Up to 2^53: readers that count in doubles keep it exact."""
 
 
 class ExitCode(IntEnum):
