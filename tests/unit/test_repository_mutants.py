@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -70,3 +72,39 @@ def test_a_patch_without_tests_is_refused(repository: Path) -> None:
     add(repository, "other.patch", patch("Nameless.", "return x", tests=""))
     with pytest.raises(ValueError, match=r"other\.patch has no line"):
         mutants.main([], repository)
+
+
+# --- the mutants that are there -----------------------------------------------------------------------------
+
+CORE = mutants.ROOT / "operator" / "tunewright" / "core"
+FEWEST_OF_A_CORE_MODULE = 3
+NOTHING_TO_BREAK = {
+    "__init__.py": "empty",
+    "stages/__init__.py": "empty",
+    "settings.py": "values alone; tunewright/settings.py reads them",
+    "model.py": "values alone",
+}
+
+
+def core_modules() -> set[str]:
+    return {str(path.relative_to(CORE)) for path in CORE.rglob("*.py")}
+
+
+def test_each_core_module_has_mutants() -> None:
+    """Decisions are what tests are for: each module that makes some is broken in several ways."""
+    folder = CORE.relative_to(mutants.ROOT).as_posix()
+    counted = dict.fromkeys(core_modules() - set(NOTHING_TO_BREAK), 0)
+    for path in sorted((mutants.ROOT / "tests" / "mutations").glob("*.patch")):
+        for module in re.findall(rf"^\+\+\+ b/{re.escape(folder)}/(\S+)", path.read_text(), re.MULTILINE):
+            assert module in counted, f"{path.name} breaks {module}, which is not counted"
+            counted[module] += 1
+    few = {module: count for module, count in counted.items() if count < FEWEST_OF_A_CORE_MODULE}
+    assert not few, "write more patches in tests/mutations for these"
+
+
+def test_exempt_modules_hold_no_decisions() -> None:
+    assert set(NOTHING_TO_BREAK) <= core_modules()
+    for module in NOTHING_TO_BREAK:
+        tree = ast.parse((CORE / module).read_text())
+        functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        assert functions == [], f"{module} has something to break"
