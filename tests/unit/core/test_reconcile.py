@@ -74,7 +74,7 @@ def test_a_job_that_the_code_trips_over_says_so_once_and_is_tried_again() -> Non
         with pytest.raises(KeyError, match="uid"):
             reconcile(cluster)
     (only,) = cluster.executed
-    assert only[1].create == only[1].delete == ()
+    assert (only[1].create, only[1].delete) == ((), ())
     status = cluster.content.job["status"]
     assert "OperatorError" in {condition["reason"] for condition in status["conditions"]}
     assert "The operator met an error of its own on this job (KeyError: 'uid')" in status["message"]
