@@ -156,10 +156,11 @@ class History:
         code = self.rng.choice(CODES)
         failure = make_failure(
             self.rng.choice(list(Reason)),
-            rank=self.rng.choice([None, 0, 1, -1]),
+            rank=self.rng.choice([None, 0, 1]),
             step=self.rng.choice([None, 7]),
-        )
-        message = self.rng.choice(["", "Traceback\nValueError: x" * 100, failure.model_dump_json(), "\x00{"])
+        ).model_dump_json()
+        out_of_range = failure.replace('"step":7', '"step":-7')
+        message = self.rng.choice(["", "Traceback\nValueError: x" * 100, failure, out_of_range, "\x00{"])
         self.cluster.end(pod, code, message, self.rng.choice([None, None, "OOMKilled"]))
 
     def pod_is_disrupted(self) -> None:
