@@ -32,55 +32,63 @@ _started = time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.quick and options.page:
+        parser.error("--page is for a full run: a quick one's figures mean little")
     scale = QUICK if options.quick else FULL
     chosen = [name for name in SCENARIOS if not options.scenario or name in options.scenario]
     host = machine()
     with tempfile.TemporaryDirectory(prefix="tunewright-bench-") as scratch:
         folder = Path(options.dir or scratch).resolve()
+        figures: list[Figure] = []
+        use: dict[str, float] = {}
+        status = 0
         try:
-            figures, use = asyncio.run(measure(folder, scale, chosen))
+            asyncio.run(measure(folder, scale, chosen, figures, use))
         except (ClusterError, TimeoutError, RuntimeError, ExceptionGroup) as failure:
+            status = 1
             for error in _leaves(failure):
                 print(f"bench.operator: {error}", file=sys.stderr)
             if options.dir:
                 print(f"Logs are in {folder}", file=sys.stderr)
-            return 1
         except asyncio.CancelledError:
-            return 128 + signal.SIGTERM
+            status = 128 + signal.SIGTERM
+    if not figures:
+        return status
+    # What was measured before a scenario failed is worth keeping too.
     found = report.document(figures, _command(options), host | use, time.monotonic() - _started)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    if options.page:
+    if options.page and status == 0:
         text = report.put_on_page(options.page.read_text(), report.markdown(found))
         options.page.write_text(text)
     print()
     print(report.markdown(found, targets=not options.quick), end="")
-    return 0
+    return status
 
 
 async def measure(
-    folder: Path, scale: Scale, scenarios: Sequence[str]
-) -> tuple[list[Figure], dict[str, float]]:
+    folder: Path, scale: Scale, scenarios: Sequence[str], figures: list[Figure], use: dict[str, float]
+) -> None:
     """Run the named scenarios in ``folder``, which must be empty.
 
-    Their figures, and how much of the machine others took meanwhile.
+    Each adds its ``figures`` when it is done, and to ``use`` how much of the machine others took so far.
     """
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     say("Starting the control plane and the nodes (about 15 s)")
     async with BenchCluster(folder, scale.nodes, scale.settings) as cluster:
-        bench = Bench(cluster, scale, say, cluster.start_operator())
+        bench = Bench(cluster, scale, say, cluster.start_operator(), figures)
         seconds = await bench.operator.ready()
         say(f"The operator is ready ({seconds:.1f} s)")
         before = CpuUse.now()
         for name in scenarios:
             say(f"{report.SCENARIO_TITLES[name]} ({name})")
             await SCENARIOS[name](bench)
-        use = CpuUse.now().since(before)
+            use |= CpuUse.now().since(before)
         say("Stopping")
-    return bench.figures, use
 
 
 def say(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.cluster import BenchCluster
 from bench.figures import Figure, Figures
@@ -24,7 +24,7 @@ class Bench:
     scale: Scale
     say: Callable[[str], None]
     operator: OperatorProcess
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[Figure]
 
     def take(self, figures: Figures) -> None:
         """Keep a scenario's figures and say them."""
