@@ -62,10 +62,11 @@ def test_a_watch_is_counted_when_it_starts_and_everything_else_when_it_ends(tmp_
     path.write_text(
         line("watch", "pods", stage="ResponseStarted")
         + line("watch", "pods", stage="ResponseComplete")
+        + line("watch", "jobs", stage="ResponseStarted")  # still open
         + line("patch", "finetunejobs", subresource="status", namespace="a", name="job")
     )
     kinds = [(each.verb, each.kind) for each in AuditLog(path, OPERATOR).requests()]
-    assert kinds == [("watch", "read"), ("patch", "status")]
+    assert kinds == [("watch", "read"), ("watch", "read"), ("patch", "status")]
 
 
 def test_other_users_are_left_out_even_when_they_name_the_operator(tmp_path: Path) -> None:
