@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
+
+SEED = "DEVCLUSTER_ADDRESS_SEED"
+"""Environment variable that all processes of one cluster share: two clusters on a machine have the same
+names in them and must not meet at the same addresses."""
 
 
 def address_of(name: str, namespace: str) -> str:
@@ -11,7 +16,7 @@ def address_of(name: str, namespace: str) -> str:
 
     Never one of 127.0.0.0/12, where machines keep addresses of their own (127.0.0.1, 127.0.1.1, 127.0.0.53).
     """
-    digest = hashlib.sha256(f"{name}.{namespace}".encode()).digest()
+    digest = hashlib.sha256(f"{os.environ.get(SEED, '')}/{name}.{namespace}".encode()).digest()
     second = 16 + int.from_bytes(digest[:2], "big") % 239
     return f"127.{second}.{digest[2]}.{1 + digest[3] % 254}"
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import yaml
 
+from hack.devcluster import addresses
 from hack.devcluster.control_plane import ControlPlaneOptions
 from hack.devcluster.images import REPOSITORY_ROOT
 from hack.devcluster.node_spec import NodeSpec, node_mark, save_spec
@@ -273,6 +274,7 @@ class DevCluster:
     def _spawn(self, name: str, module: Sequence[str], log_file: Path) -> subprocess.Popen[bytes]:
         environment = {key: os.environ[key] for key in PROCESS_ENVIRONMENT if key in os.environ}
         environment |= {"PYTHONPATH": str(REPOSITORY_ROOT), "PYTHONUNBUFFERED": "1"}
+        environment[addresses.SEED] = self.state.cluster_id
         with log_file.open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", *module],

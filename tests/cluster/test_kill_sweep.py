@@ -24,20 +24,27 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 def check_killed_after(
     sweep: Sweep, story: Story, numbers: list[int], undisturbed: Life, moment: Moment
 ) -> None:
-    last = max(numbers)
+    """Live ``story`` once for each of ``numbers``, killed after that write, and compare with ``undisturbed``.
+
+    How many writes a life takes differs by some: repeated events, counts of ready pods. A life that ended
+    before its write came is compared all the same, but most lives must have been cut.
+    """
+    killed = 0
     for number in numbers:
         life = sweep.live(story, number, moment)
-        kind = sweep.proxy.writes[min(number, len(sweep.proxy.writes)) - 1].kind
-        where = f"killed after write {number} ({kind}), {moment}"
-        if not sweep.proxy.killed:
-            # How many writes a life takes differs by a few: repeated events and counts of ready pods.
-            assert number > len(sweep.proxy.writes) >= last - 4, f"not {where}"
-            return
+        writes = sweep.proxy.writes
+        if sweep.proxy.killed:
+            killed += 1
+            where = f"killed after write {number} ({writes[number - 1].kind}), {moment}"
+        else:
+            where = f"undisturbed, since write {number} of {len(writes)} never came"
+            assert number > len(writes), f"not killed after write {number}"
         assert life.created == undisturbed.created, where
         assert life.pods == undisturbed.pods, where
         assert life.deleted.keys() == undisturbed.deleted.keys(), where
         assert life.objects == undisturbed.objects, where
         assert life.status == undisturbed.status, where
+    assert killed >= 0.75 * len(numbers)
 
 
 @pytest.mark.parametrize("name", STORIES)

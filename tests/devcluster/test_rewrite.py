@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hack.devcluster.addresses import address_of, pod_address
+from hack.devcluster.addresses import SEED, address_of, pod_address
 from hack.devcluster.rewrite import Names, Rewriter, expand
 from tests.devcluster.builders import bound_pod
 
@@ -156,3 +156,11 @@ def test_addresses_are_loopback_and_no_ones_own(name: str, namespace: str) -> No
 def test_text_without_paths_and_dots_is_untouched(text: str) -> None:
     if "." not in text and "/" not in text:
         assert Rewriter(MOUNTS, NAMES).text(text) == text
+
+
+def test_two_clusters_give_one_name_different_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for seed in ("one", "two"):
+        monkeypatch.setenv(SEED, seed)
+        found.add(address_of("progress", "system"))
+    assert len(found) == 2
