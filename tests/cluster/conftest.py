@@ -51,9 +51,9 @@ def shared_tuning(installation: Installation, request: pytest.FixtureRequest) ->
     made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def long_job(installation: Installation) -> Iterator[LongJob]:
-    """A training without end, for tests that disturb it."""
+    """A training without end, for tests that disturb it; gone with the module, since it takes both cores."""
     made = Tuning.make(installation, new_namespace(installation, "long-job"))
     yield LongJob(made)
     made.close()
