@@ -14,6 +14,7 @@ from hack.devcluster.cluster import ClusterError
 from hack.test_materials import make_tiny_model
 from tests.cluster.conftest import new_namespace
 from tests.cluster.rows import covers
+from tests.cluster_support.admin import Refused
 from tests.cluster_support.installation import Installation
 from tests.cluster_support.tuning import SHORT_SECONDS, START_SECONDS, Tuning, condition, faq_rows
 
@@ -307,9 +308,14 @@ def poisoned(installation: Installation) -> Iterator[Tuning]:
         status = {"attempts": [{"number": "first"}], "progress": 5}
 
         def is_stored() -> bool:
-            stored = installation.api.merge(
-                "finetunejobs", tuning.namespace, "poison", {"status": status}, "status"
-            )
+            try:
+                stored = installation.api.merge(
+                    "finetunejobs", tuning.namespace, "poison", {"status": status}, "status"
+                )
+            except Refused as refused:  # the API server takes a moment to follow its CRD
+                if refused.status != 422:
+                    raise
+                return False
             return bool(stored["status"].get("progress") == 5)
 
         tuning.wait("poison", is_stored, "the poison is stored", 30)

@@ -229,7 +229,7 @@ def test_a_hanging_rank_is_given_up_and_its_peer_is_not_kept_waiting(site: Site,
         pod.wait_for(lambda: saved_steps(site, "hanging") != [], "first checkpoint")
         hung = pod.rank_pids()[1]
         os.kill(hung, signal.SIGSTOP)
-        code = pod.wait(60)
+        code = pod.wait(180)
         answer = pod.answer()
     assert isinstance(answer, Failure)
     assert code == ExitCode.RANK_LOST, pod.text()

@@ -117,7 +117,9 @@ def test_make_help_lists_every_target() -> None:
     phony = set(re.findall(r"[a-z-]+", re.search(r"\.PHONY:((?:.*\\\n)*.*)", text)[1]))  # type: ignore[index]
     targets = set(re.findall(r"^([a-z-]+):(?!=)", text, re.MULTILINE))
     assert phony == targets
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert {line.split()[0] for line in listed.splitlines()} == targets - {"venv"}
 
 
