@@ -223,6 +223,7 @@ def test_a_gang_that_does_not_come_together_in_time_says_whom_it_waited_for(
     assert "Index 0 of the gang did not answer" in pod.answer().message
 
 
+@pytest.mark.slow
 def test_a_hanging_rank_is_given_up_and_its_peer_is_not_kept_waiting(site: Site, tmp_path: Path) -> None:
     hurry = {"TUNEWRIGHT_COLLECTIVE_TIMEOUT_SECONDS": "5", "TUNEWRIGHT_AFTERMATH_SECONDS": "1"}
     with started(site, site.config("hanging", **LONG), tmp_path, environment=hurry) as [pod]:
